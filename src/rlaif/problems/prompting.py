@@ -1,0 +1,110 @@
+"""From a problem to the text a policy continues, and from what it wrote to code.
+
+The policy's turn is opened for it: a code fence and, where the problem gives one, the signature. So every sampled token is code,
+answers are short, and the name asked for is not left to chance. No tokenizer library is imported: any object with
+`chat_template` and `apply_chat_template` will do.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from rlaif.types import Problem
+
+FENCE_END = "\n```"
+SYSTEM = "You write correct, clear and efficient Python."
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """`text` is everything before the policy's first token; `response_prefix` is the part of it that is already code."""
+
+    text: str
+    response_prefix: str
+    stop_texts: tuple[str, ...]
+
+
+def task_text(problem: Problem) -> str:
+    """The task in words with its shown tests. Never a graded or held-out value."""
+    parts = [problem.prompt.strip()]
+    examples = [f"{test.input} returns {test.expected}" for test in problem.tests_of("shown") if test.form == "call"]
+    if examples:
+        parts.append("For example:\n" + "\n".join(examples))
+    for test in problem.tests_of("shown"):
+        if test.form == "stdio":
+            parts.append(f"Input:\n{test.input.rstrip()}\nOutput:\n{test.expected.rstrip()}")
+    return "\n\n".join(parts)
+
+
+def _opening(problem: Problem) -> str:
+    """The code the answer starts with: what the prompt supplies and the signature."""
+    return "".join(part.rstrip() + "\n" for part in (problem.preamble, problem.signature) if part.strip())
+
+
+def build_prompt(problem: Problem, tokenizer: Any) -> Prompt:
+    """The prompt for a policy: a chat turn where the tokenizer has a chat template, otherwise comments above the code."""
+    opening = _opening(problem)
+    if getattr(tokenizer, "chat_template", None):
+        kind = "a Python program" if problem.entry_point is None else f"the Python {_noun(problem)} `{problem.entry_point}`"
+        messages = [
+            {"role": "system", "content": SYSTEM},
+            {"role": "user", "content": f"Write {kind}. {task_text(problem)}"},
+        ]
+        turn = _apply_chat_template(tokenizer, messages)
+        return Prompt(f"{turn}```python\n{opening}", opening, (FENCE_END,))
+    comment = "\n".join(f"# {line}".rstrip() for line in task_text(problem).splitlines())
+    # Base models go on to the next function or an example call: those are where the answer ends.
+    return Prompt(f"{comment}\n{opening}", opening, (FENCE_END, "\ndef ", "\nclass ", "\nif __name__", "\nprint(", "\n#"))
+
+
+def _apply_chat_template(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception:  # templates are programs of third parties: some refuse a system turn, each with its own exception
+        merged = [{"role": "user", "content": "\n\n".join(message["content"] for message in messages)}]
+        return tokenizer.apply_chat_template(merged, tokenize=False, add_generation_prompt=True)
+
+
+def _noun(problem: Problem) -> str:
+    return "class" if problem.signature.lstrip().startswith("class ") else "function"
+
+
+def extract_code(problem: Problem, response_prefix: str, text: str) -> str:
+    """The program in a completion: the opened code up to the end of its fence.
+
+    A model that ignores the opening and starts over (its own fence with the whole function in it) is taken at its word if its own
+    block defines the entry point and the opened one does not parse.
+    """
+    code = response_prefix + cut_at_fence(text)
+    if _parses(code):
+        return code
+    own = last_code_block(text)
+    if own is not None and (problem.entry_point is None or _defines(own, problem.entry_point)):
+        return own
+    return code
+
+
+def cut_at_fence(text: str) -> str:
+    """Everything before the first line that starts a fence."""
+    return re.split(r"(?m)^\s*```", text, maxsplit=1)[0].rstrip() + "\n"
+
+
+def last_code_block(text: str) -> str | None:
+    """The last complete fenced block of a reply, or None. For replies that were not opened by `build_prompt`."""
+    blocks = re.findall(r"(?ms)^[ \t]*```[ \t]*(?:[Pp]ython3?|py)?[ \t]*\n(.*?)^[ \t]*```", text)
+    return blocks[-1] if blocks else None
+
+
+def _parses(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def _defines(code: str, name: str) -> bool:
+    return re.search(rf"(?m)^(?:async\s+)?(?:def|class)\s+{re.escape(name)}\b", code) is not None
