@@ -1,0 +1,247 @@
+"""The policy: a causal or encoder-decoder language model with its tokenizer, optional LoRA adapter and optional value head.
+
+Master weights are float32; matrix products run in bfloat16 where that was measured to be faster (`fast_bf16`). Everything that becomes a
+log-probability is computed in float32 (see head.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlaif.config import Device, Dtype
+from rlaif.errors import ModelNotFound, RunFailed, UsageError
+from rlaif.policy.weights import resolve_weights
+
+
+@cache
+def fast_bf16(device_type: str) -> bool:
+    """Measure, do not assume: is a bf16 matrix product of a small model's shape at least 1.3 times as fast as a float32 one?
+
+    On processors without AVX512-BF16 or AMX, bf16 is emulated and several times slower than float32.
+    """
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device_type != "cpu":
+        return False
+    x, w = torch.randn(256, 576), torch.randn(1536, 576)
+
+    def seconds(x: Tensor, w: Tensor) -> float:
+        best = math.inf
+        for _ in range(6):
+            start = time.perf_counter()
+            torch.nn.functional.linear(x, w)
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    with torch.no_grad():
+        return 1.3 * seconds(x.bfloat16(), w.bfloat16()) < seconds(x, w)
+
+
+def resolve_device(device: Device) -> torch.device:
+    """`auto` takes CUDA if there is one, else MPS, else the CPU; raises UsageError for a device that is not there."""
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return torch.device("cuda" if available["cuda"] else "cpu")
+    if not available[device]:
+        raise UsageError(f"No {device} device on this machine", "", "--device cpu, or --device auto")
+    return torch.device(device)
+
+
+class Policy:
+    """A model that writes code, and what training it needs. Built by `load_policy`."""
+
+    def __init__(self, model: nn.Module, tokenizer: Any, *, source: Path, compute_dtype: torch.dtype, value_head: nn.Linear | None = None) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.value_head = value_head
+        self.source = source
+        """Folder the weights came from: the reference of full-weight training is read from it again."""
+        self.compute_dtype = compute_dtype
+        self.value_detached = False
+        """True: the value loss trains the value head alone, not the model below it."""
+        self.config = self.base.config
+        self.is_encoder_decoder: bool = bool(self.config.is_encoder_decoder)
+        self.stop_token_ids = stop_token_ids(tokenizer, self.base)
+        self._reference: Policy | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def is_lora(self) -> bool:
+        return hasattr(self.model, "peft_config")
+
+    @property
+    def base(self) -> nn.Module:
+        """The transformers model, with any adapter still inside it."""
+        return self.model.get_base_model() if self.is_lora else self.model
+
+    @property
+    def pad_token_id(self) -> int:
+        """An id that is safe to embed in padded positions; masks, never this id, say what is padding."""
+        for candidate in (self.tokenizer.pad_token_id, self.config.pad_token_id, self.tokenizer.eos_token_id):
+            if isinstance(candidate, int) and 0 <= candidate < self.config.vocab_size:
+                return candidate
+        return 0
+
+    @property
+    def first_position(self) -> int:
+        """The position id of a sequence's first token: RoBERTa's embeddings start after its padding index."""
+        return self.config.pad_token_id + 1 if self.config.model_type in {"roberta", "xlm-roberta", "camembert"} else 0
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the model (adapter only, with LoRA) that learn; the value head's are not among them."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Compute in `compute_dtype` over float32 master weights. Enter it per micro-batch: it caches casted weights until it is left."""
+        if self.compute_dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.compute_dtype)
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[Policy]:
+        """The policy as it was before training, for `action_logps` under no_grad.
+
+        LoRA: this policy with the adapter off (no memory). Full weights: a frozen copy in the compute type, read from `source` when first
+        asked for, so that a resumed run gets the same one.
+        """
+        if self.is_lora:
+            with self.model.disable_adapter():
+                yield self
+            return
+        if self._reference is None:
+            model = _load_model(self.source, self.compute_dtype).to(self.device).eval().requires_grad_(False)
+            self._reference = Policy(model, self.tokenizer, source=self.source, compute_dtype=self.compute_dtype)
+        yield self._reference
+
+    def set_reference(self, source: Path) -> None:
+        """Use the weights in `source` (for example those saved after a warm start) as the reference of full-weight training."""
+        self.source, self._reference = source, None
+
+    def save(self, folder: Path) -> None:
+        """Write a plain Hugging Face folder (LoRA merged into a copy, type of the original weights) with the tokenizer.
+
+        The value head is not part of it; checkpoints keep that. Raises RunFailed when the disk is full.
+        """
+        model = self.base
+        if self.is_lora:
+            model = copy.deepcopy(self.model).merge_and_unload()
+        state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+        dtype = getattr(self, "stored_dtype", torch.float32)
+        if dtype != torch.float32:
+            state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+        try:
+            model.save_pretrained(folder, state_dict=state)
+            self.tokenizer.save_pretrained(folder)
+        except OSError as error:
+            raise RunFailed(f"Cannot write the model to {folder}", str(error), "free some disk space, or choose another --output-dir") from error
+
+
+def stop_token_ids(tokenizer: Any, model: nn.Module) -> frozenset[int]:
+    """End-of-sequence ids of the tokenizer and of the generation config, and nothing else."""
+    ids: set[int] = set()
+    for value in (tokenizer.eos_token_id, model.config.eos_token_id, getattr(model, "generation_config", None) and model.generation_config.eos_token_id):
+        ids.update(value if isinstance(value, (list, tuple)) else [] if value is None else [value])
+    return frozenset(ids)
+
+
+def load_policy(
+    name_or_path: str | Path,
+    *,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    lora_rank: int = 0,
+    lora_alpha: float = 32.0,
+    value_head: bool = False,
+    gradient_checkpointing: bool = False,
+    trainable: bool = True,
+    offline: bool = False,
+) -> Policy:
+    """Load a model by name or folder (see `resolve_weights`).
+
+    dtype: compute type; `auto` is bfloat16 where that was measured to be faster. Master weights are float32 when `trainable`, else they are
+    held in the compute type. Raises ModelNotFound, UsageError.
+    """
+    folder = resolve_weights(str(name_or_path), offline=offline)
+    where = resolve_device(device)
+    compute = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype) or (torch.bfloat16 if fast_bf16(where.type) else torch.float32)
+    model = _load_model(folder, torch.float32 if trainable else compute)
+    stored = getattr(model, "_stored_dtype", torch.float32)
+    tokenizer = _load_tokenizer(folder)
+    model.to(where)
+    if not trainable:
+        model.requires_grad_(False)
+    if gradient_checkpointing and trainable:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if lora_rank > 0:
+        model = _with_lora(model, lora_rank, lora_alpha)
+    head = None
+    if value_head:
+        head = nn.Linear(_hidden_size(model.config), 1, dtype=torch.float32, device=where)
+        nn.init.zeros_(head.weight)  # a value of 0 everywhere: the first advantages are the rewards themselves
+        nn.init.zeros_(head.bias)
+    policy = Policy(model.eval(), tokenizer, source=folder, compute_dtype=compute, value_head=head)
+    policy.stored_dtype = stored
+    return policy
+
+
+def _hidden_size(config: Any) -> int:
+    return getattr(config, "hidden_size", None) or getattr(config, "n_embd", None) or config.d_model
+
+
+def _load_model(folder: Path, dtype: torch.dtype) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (ValueError, OSError, KeyError) as error:
+        raise ModelNotFound(f"Cannot read the model in {folder}", str(error).splitlines()[0], "give a folder written by save_pretrained") from error
+    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    if config.model_type in {"bert", "roberta", "xlm-roberta", "camembert", "electra"} and not config.is_decoder:
+        warnings.warn(f"{folder.name or folder} ({config.model_type}) is an encoder that was not made to generate; it is used as a decoder and must learn it all", stacklevel=3)
+        config.is_decoder = True
+    # dropout would make the sampler's and the trainer's probabilities differ, so none anywhere
+    for key in ("dropout", "dropout_rate", "attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout_prob",
+                "attention_probs_dropout_prob", "activation_dropout", "residual_dropout", "embedding_dropout"):
+        if hasattr(config, key):
+            setattr(config, key, 0.0)
+    try:
+        model = kind.from_pretrained(folder, config=config, dtype=dtype)
+    except (ValueError, OSError) as error:
+        raise ModelNotFound(f"Cannot load the model in {folder}", str(error).splitlines()[0], "RLAIF trains causal and encoder-decoder language models") from error
+    model._stored_dtype = stored
+    return model
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (ValueError, OSError) as error:
+        raise ModelNotFound(f"No tokenizer in {folder}", str(error).splitlines()[0], "save the tokenizer beside the model") from error
+
+
+def _with_lora(model: nn.Module, rank: int, alpha: float) -> nn.Module:
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    task = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")  # GPT-2's Conv1D: peft sets it right by itself
+        return get_peft_model(model, LoraConfig(task_type=task, r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear"))
