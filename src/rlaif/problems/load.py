@@ -1,0 +1,131 @@
+"""`load_problems`: the built-in set, a JSONL file, a data set on disk, or a public data set by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from rlaif.errors import ProblemFileError, UsageError
+from rlaif.problems import split as splits
+from rlaif.problems.schema import problem_from_dict
+from rlaif.types import Problem, Split
+
+DATA = Path(__file__).parent / "data"
+
+
+def load_problems(name: str, *, split: Split | None = None, limit: int | None = None) -> list[Problem]:
+    """The problems of `name`, in a fixed order.
+
+    name: `builtin`, `builtin/TOPIC`, a `.jsonl` or `.json` file (our layout, the seed's, HumanEval's or MBPP's), a folder written by
+    Hugging Face `datasets` (or holding .parquet or .jsonl files), or a public data set's name (`problems.datasets_hub.NAMES`).
+    split: only these; None: all of them. A file that names no splits has a fifth of its problems held out as test by a stable hash;
+    one with fewer than 10 problems is too small for that, and all of it belongs to every split.
+    limit: at most so many, the first ones.
+    Raises ProblemFileError (file, line, field), UsageError for an unknown name, EnvironmentFailure if a public set cannot be had.
+    """
+    if name == "builtin" or name.startswith("builtin/"):
+        problems = list(_builtin(name.partition("/")[2]))
+    else:
+        problems = _from_path(Path(name), split) if _looks_like_path(name) else _from_hub(name, split)
+    if split is not None:
+        problems = [problem for problem in problems if problem.split == split]
+        if not problems:
+            raise UsageError(f"{name} has no problem in its '{split}' split", "", "choose another split, or all of them")
+    return problems[:limit]
+
+
+def builtin_topics() -> list[str]:
+    """The names of the built-in topics."""
+    return sorted(path.stem for path in DATA.glob("*.jsonl"))
+
+
+@lru_cache(maxsize=64)
+def _builtin(topic: str) -> tuple[Problem, ...]:
+    if topic and topic not in builtin_topics():
+        raise UsageError(f"No built-in topic '{topic}'", "", f"one of {', '.join(builtin_topics())}")
+    if topic:
+        return tuple(problem for problem in _builtin("") if problem.topic == topic)
+    problems = [problem for path in sorted(DATA.glob("*.jsonl")) for problem in read_jsonl(path, source="builtin")]
+    return tuple(splits.with_builtin_split(problems))
+
+
+def read_jsonl(path: Path, *, source: str | None = None) -> list[Problem]:
+    """Every problem of a JSONL file (or a JSON array). Blank lines are skipped; a second use of an id is an error."""
+    seen: dict[str, int] = {}
+    problems: list[Problem] = []
+    for line, obj in read_objects(path):
+        problem = problem_from_dict(obj, path=path, line=line, source=source)
+        if problem.id in seen:
+            raise ProblemFileError(path, line, "id", f"{problem.id!r} was used on line {seen[problem.id]} already")
+        seen[problem.id] = line
+        problems.append(problem)
+    if not problems:
+        raise ProblemFileError(path, None, None, "it holds no problem")
+    return problems
+
+
+def read_objects(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line, object) for each line that is not blank; a `.json` file may hold one array, whose items count as lines."""
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            if path.suffix == ".json":
+                yield from enumerate(_array(path, stream.read()), 1)
+                return
+            for line, text in enumerate(stream, 1):
+                if text.strip():
+                    yield line, _decode(path, line, text)
+    except UnicodeDecodeError as error:
+        raise ProblemFileError(path, None, None, f"it is not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise ProblemFileError(path, None, None, error.strerror or str(error), "check the path") from None
+
+
+def _decode(path: Path, line: int, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        hint = "this looks like one JSON document over several lines: write one object a line" if text.strip() in "[{" else ""
+        raise ProblemFileError(path, line, None, f"it is not JSON: {error.msg} at column {error.colno}", hint) from None
+    except (ValueError, RecursionError) as error:
+        raise ProblemFileError(path, line, None, f"it cannot be read: {error}") from None
+
+
+def _array(path: Path, text: str) -> list[Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ProblemFileError(path, error.lineno, None, f"it is not JSON: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        raise ProblemFileError(path, None, None, f"it cannot be read: {error}") from None
+    return value if isinstance(value, list) else [value]
+
+
+def _looks_like_path(name: str) -> bool:
+    return Path(name).exists() or Path(name).suffix in {".jsonl", ".json", ".ndjson"} or name.startswith((".", "/", "~"))
+
+
+def _from_path(path: Path, split: Split | None) -> list[Problem]:
+    path = path.expanduser()
+    if path.is_dir():
+        from rlaif.problems.datasets_hub import load_folder
+
+        return load_folder(path)
+    if not path.exists():
+        raise ProblemFileError(path, None, None, "there is no such file", "check the path, or use --problems builtin")
+    problems = read_jsonl(path)
+    names_split = any("split" in obj for _, obj in read_objects(path) if isinstance(obj, dict))
+    if names_split or any(problem.imported for problem in problems):
+        return problems
+    if len(problems) < splits.SMALLEST_FILE_TO_SPLIT:
+        return [replace(problem, split=split or "train") for problem in problems]
+    return splits.split_by_hash(problems)
+
+
+def _from_hub(name: str, split: Split | None) -> list[Problem]:
+    from rlaif.problems.datasets_hub import load_named
+
+    return load_named(name, split)

@@ -1,0 +1,80 @@
+"""The fixed train/validation/test split of the built-in set, and the split of a file that names none.
+
+The built-in split is data (`data/splits.json`), written once by `python -m rlaif.problems.split` and checked by a test, so that a
+new problem never moves an old one. It is stratified by topic and difficulty; within a stratum the order is a hash of the id; and a
+group of near-duplicates stays together, on the side its first member fell on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rlaif.types import Problem, Split
+
+TEST_SHARE, VALIDATION_SHARE = 0.22, 0.075
+SPLIT_FILE = Path(__file__).parent / "data" / "splits.json"
+SMALLEST_FILE_TO_SPLIT = 10
+"""A user's file with fewer problems than this, and no `split` of its own, is too small to hold any out: it belongs to every split."""
+
+
+def stable_hash(text: str) -> int:
+    """The same number on every machine and in every process (unlike `hash`)."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def stratified_split(problems: Sequence[Problem], groups: Iterable[Sequence[str]] = ()) -> dict[str, Split]:
+    """id → split. `groups` are ids that must stay together (near-duplicates); each goes where its smallest hash would go."""
+    leader = {name: min(group, key=stable_hash) for group in groups for name in group}
+    strata: dict[tuple[str, str], list[Problem]] = defaultdict(list)
+    for problem in problems:
+        if leader.get(problem.id, problem.id) == problem.id:
+            strata[problem.topic, problem.difficulty].append(problem)
+    chosen: dict[str, Split] = {}
+    test_due = validation_due = 0.0  # carried over, so that rounding in many small strata does not add up
+    for key in sorted(strata):
+        members = sorted(strata[key], key=lambda problem: stable_hash(problem.id))
+        test_due += len(members) * TEST_SHARE
+        validation_due += len(members) * VALIDATION_SHARE
+        tests, validations = round(test_due), round(validation_due)
+        test_due, validation_due = test_due - tests, validation_due - validations
+        for index, problem in enumerate(members):
+            chosen[problem.id] = "test" if index < tests else "validation" if index < tests + validations else "train"
+    return {problem.id: chosen[leader.get(problem.id, problem.id)] for problem in problems}
+
+
+def with_builtin_split(problems: Sequence[Problem]) -> list[Problem]:
+    """The built-in problems with the split that the data file fixes; a problem that it does not know is for training."""
+    fixed: dict[str, Split] = {}
+    if SPLIT_FILE.exists():
+        fixed = {name: split for split, names in json.loads(SPLIT_FILE.read_text(encoding="utf-8")).items() for name in names}
+    else:
+        fixed = stratified_split(problems)
+    return [replace(problem, split=fixed.get(problem.id, "train")) for problem in problems]
+
+
+def split_by_hash(problems: Sequence[Problem], share: float = 0.2) -> list[Problem]:
+    """A file's problems with about `share` of them (at least one) in the test split, by the hash of their prompts."""
+    order = sorted(range(len(problems)), key=lambda i: stable_hash(problems[i].prompt))
+    held = set(order[: max(1, round(len(problems) * share))])
+    return [replace(problem, split="test" if i in held else "train") for i, problem in enumerate(problems)]
+
+
+def write_split_file(problems: Sequence[Problem], groups: Iterable[Sequence[str]], path: Path = SPLIT_FILE) -> dict[str, int]:
+    """Write the built-in split; returns how many problems each split has. Only test and validation are listed: train is the rest."""
+    chosen = stratified_split(problems, groups)
+    listed = {split: sorted(name for name, its in chosen.items() if its == split) for split in ("test", "validation")}
+    path.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
+    return {split: sum(its == split for its in chosen.values()) for split in ("train", "validation", "test")}
+
+
+if __name__ == "__main__":
+    from rlaif.problems.dedupe import near_duplicates, together
+    from rlaif.problems.load import load_problems
+
+    everything = load_problems("builtin")
+    print(write_split_file(everything, together(near_duplicates(everything))))
