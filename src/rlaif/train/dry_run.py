@@ -1,0 +1,74 @@
+"""`--dry-run`: check everything that can be checked without training, and say what the run would do and cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rlaif.algos.recipes import recipe_for
+from rlaif.config import TrainConfig
+from rlaif.errors import UsageError
+from rlaif.policy.weights import resolve_weights
+from rlaif.runs import Console, is_run
+from rlaif.sandbox import Sandbox
+from rlaif.train.setup import ProblemSets
+
+_BYTES_PER_WEIGHT_TRAINED = 4 + 4 + 8 + 2
+"""float32 weight and gradient, two moments, and the bf16 copy that computes."""
+
+
+def describe(config: TrainConfig, problems: ProblemSets, sandbox: Sandbox, console: Console) -> dict[str, Any]:
+    """Resolve and validate, print, and return the same as a mapping. Raises what the real run would raise at its start."""
+    folder = config.output_dir
+    if config.resume and (folder is None or not is_run(folder)):
+        raise UsageError("--resume needs the folder of a run", f"{folder} is none", "--output_dir with the run's folder")
+    if folder is not None and folder.exists() and any(folder.iterdir()) and not (config.resume or config.overwrite):
+        raise UsageError(f"The folder {folder} exists and is not empty", "", "--resume, --overwrite, or another --output_dir")
+    weights = resolve_weights(config.model)
+    samples = config.episodes * config.batch_size * config.group_size
+    calls = 0 if config.feedback == "execution" or config.judge.kind == "none" else samples
+    facts = {
+        "model": str(weights),
+        "parameters": count_parameters(weights),
+        "train_problems": len(problems.train),
+        "held_out_problems": len(problems.held_out),
+        "overlap": problems.overlap,
+        "samples": samples,
+        "judge_calls_at_most": calls,
+        "sandbox": sandbox.grade,
+        "memory_bytes_estimate": estimate_memory_bytes(config, weights),
+    }
+    console.message(f"Dry run of {config.episodes} episodes of {config.algo.upper()} with {config.model}: nothing is trained.")
+    console.message(f"  problems: {len(problems.train)} to train on, {len(problems.held_out)} held out")
+    console.message(f"  samples:  {samples} ({config.episodes} episodes × {config.batch_size} problems × {config.group_size} answers); at most {calls} judge calls")
+    console.message(f"  memory:   about {facts['memory_bytes_estimate'] / 2**30:.1f} GiB; sandbox grade {sandbox.grade}")
+    return facts
+
+
+def count_parameters(folder: Path) -> int:
+    """Weights in a model folder, from the headers of its safetensors files alone."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        for name, entry in header.items():
+            if name != "__metadata__":
+                count = 1
+                for size in entry["shape"]:
+                    count *= size
+                total += count
+    return total
+
+
+def estimate_memory_bytes(config: TrainConfig, folder: Path) -> int:
+    """Weights, gradients and moments, and activations of one micro-batch; measured runs lie within about a quarter of it."""
+    weights = count_parameters(folder)
+    model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    hidden = model.get("hidden_size") or model.get("n_embd") or model.get("d_model") or 768
+    layers = model.get("num_hidden_layers") or model.get("n_layer") or model.get("num_layers") or 12
+    trained = weights * (_BYTES_PER_WEIGHT_TRAINED if config.lora_rank == 0 else 6)
+    reference = 2 * weights if config.kl_coef > 0 and config.lora_rank == 0 else 0
+    per_token = hidden * (2 if config.gradient_checkpointing else 34) * layers * 2
+    critic = 4 * hidden if recipe_for(config.algo).critic else 0
+    return int(trained + reference + config.micro_batch_tokens * per_token + critic + 600 * 2**20)

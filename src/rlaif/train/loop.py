@@ -1,0 +1,344 @@
+"""RLAIF, read from top to bottom: sample → feedback → advantage → loss → step → log → now and then evaluate and save.
+
+`train` is the whole of it. Setting up is in setup.py, sampling and grading in rollout.py, the gradient in update.py, safety in checkpoint.py.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlaif.algos.recipes import recipe_for
+from rlaif.config import EvalConfig, TrainConfig
+from rlaif.errors import Interrupted, RunFailed, UsageError
+from rlaif.evals import Comparison, EvalResult, compare, evaluate
+from rlaif.policy.model import Policy
+from rlaif.policy.sampler import SamplingParams
+from rlaif.problems.curriculum import Curriculum
+from rlaif.rewards.engine import RewardEngine
+from rlaif.runs import Console, RunDir, open_tracker
+from rlaif.sandbox import Sandbox
+from rlaif.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint, trainable_tensors
+from rlaif.train.dry_run import describe
+from rlaif.train.interrupts import InterruptGuard
+from rlaif.train.journal import FeedbackJournal
+from rlaif.train.measure import episode_metrics
+from rlaif.train.monitor import Monitor
+from rlaif.train.rollout import Batch, collect, generate
+from rlaif.train.setup import Hooks, ProblemSets, build_engine, build_judge, build_policy, choose_problems
+from rlaif.train.update import build_optimizer, set_learning_rate, update
+from rlaif.train.warm_start import warm_start
+from rlaif.types import Completion, Problem
+
+
+@dataclass(slots=True)
+class TrainResult:
+    """Where the run is and what it changed; `lift` compares after with before, `rl_lift` with the state after the warm start."""
+
+    path: Path | None
+    episodes: int
+    evaluations: dict[str, EvalResult] = field(default_factory=dict)
+    lift: Comparison | None = None
+    rl_lift: Comparison | None = None
+    description: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Session:
+    """A run in progress: what changes from episode to episode, and what it is done with."""
+
+    config: TrainConfig
+    run: RunDir
+    console: Console
+    policy: Policy
+    sandbox: Sandbox
+    engine: RewardEngine
+    problems: ProblemSets
+    optimizer: torch.optim.Optimizer
+    curriculum: Curriculum
+    monitor: Monitor
+    journal: FeedbackJournal
+    guard: InterruptGuard
+    generator: torch.Generator
+    last_saved: int = -1
+
+    def state(self) -> dict[str, Any]:
+        """Everything but tensors that the next episode depends on; JSON."""
+        return {
+            "generator": self.generator.get_state().tolist(),
+            "curriculum": self.curriculum.state_dict(),
+            "monitor": self.monitor.state_dict(),
+        }
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return trainable_tensors(self.policy.model, self.policy.value_head)
+
+    def save(self, episode: int, state: dict[str, Any]) -> None:
+        save_checkpoint(self.run.checkpoints_path, episode, self.tensors(), self.optimizer, state, keep=self.config.keep_checkpoints)
+        self.journal.trim(episode)
+        self.last_saved = episode
+
+    def restore(self, path: Path) -> int:
+        """Go back to a checkpoint; returns its episode."""
+        state = load_checkpoint(path, self.tensors(), self.optimizer)
+        self.generator.set_state(torch.tensor(state["generator"], dtype=torch.uint8))
+        self.curriculum.load_state_dict(state["curriculum"])
+        self.monitor.load_state_dict(state["monitor"])
+        self.last_saved = state["episode"]
+        return state["episode"]
+
+
+def train(config: TrainConfig, *, hooks: Hooks | None = None, console: Console | None = None) -> TrainResult:
+    """Run, or resume, one training run and return what it changed.
+
+    Raises UsageError, EnvironmentFailure, RunFailed, or Interrupted (with a checkpoint written) as `rlaif.errors` describes them.
+    """
+    hooks, console = hooks or Hooks(), console or Console()
+    problems = choose_problems(config, hooks)
+    with ExitStack() as stack:
+        sandbox = stack.enter_context(Sandbox(config.sandbox))
+        if config.dry_run:
+            return TrainResult(None, 0, description=describe(config, problems, sandbox, console))
+        run = _open_run(config)
+        stack.callback(run.close)
+        stack.enter_context(console)
+        session = _start(config, hooks, console, run, sandbox, problems)
+        stack.enter_context(session.guard)
+        tracker = open_tracker(config.track, run.path, config.model_dump(mode="json"))
+        if tracker is not None:
+            stack.callback(tracker.close)
+        try:
+            done = _prepare(session, hooks)
+            for episode in range(done + 1, config.episodes + 1):
+                before_episode = session.state()
+                try:
+                    metrics = run_episode(session, episode)
+                except KeyboardInterrupt:
+                    # the weights are those of the last finished episode: a step is never cut in half
+                    if session.last_saved != episode - 1:
+                        session.save(episode - 1, before_episode)
+                    raise
+                if tracker is not None:
+                    tracker.log(metrics, episode)
+                if episode % config.save_every == 0 or episode == config.episodes:
+                    session.save(episode, session.state())
+                if config.eval_every and episode % config.eval_every == 0 and episode < config.episodes:
+                    run_evaluation(session, f"episode-{episode:04d}")
+                run.write_status("running", episode, config.episodes)
+                if hooks.after_episode:
+                    hooks.after_episode(run.path)
+            return _finish(session, hooks)
+        except KeyboardInterrupt:
+            run.write_status("interrupted", max(session.last_saved, 0), config.episodes)
+            raise Interrupted(
+                "Interrupted", f"Everything up to episode {max(session.last_saved, 0)} is saved in {run.path}", f"the same command with --output_dir {run.path} --resume"
+            ) from None
+        except torch.OutOfMemoryError as error:
+            run.write_status("failed", max(session.last_saved, 0), config.episodes, "out of memory")
+            raise RunFailed("Out of memory", str(error).splitlines()[0], "--micro_batch_tokens, --gradient_checkpointing or --lora_rank 16") from error
+        except Exception as error:
+            run.write_status("failed", max(session.last_saved, 0), config.episodes, str(error).splitlines()[0] if str(error) else type(error).__name__)
+            raise
+
+
+def run_episode(session: Session, episode: int) -> dict[str, float]:
+    """One episode: sample, get feedback, update, log. The heart of the matter."""
+    config, console = session.config, session.console
+    start = time.perf_counter()
+    problems = session.curriculum.draw(config.batch_size)
+
+    console.stage("sampling and grading")
+    batch = collect(session.policy, problems, session.engine, session.sandbox, session.journal, config, episode, session.generator)
+
+    console.stage("updating the policy")
+    recipe = recipe_for(config.algo, clip=config.clip, clip_high=config.clip_high)
+    set_learning_rate(session.optimizer, config, episode)
+    update_metrics = update(session.policy, session.optimizer, batch, recipe, config, session.guard, session.generator)
+
+    for problem, group in zip(problems, _by_problem(batch, config.group_size), strict=True):
+        scored = [rollout for rollout in group if rollout.feedback.reward is not None]
+        session.curriculum.update(problem.id, sum(_solved(rollout) for rollout in scored), len(scored))
+    metrics = {"episode": episode} | episode_metrics(batch, session.engine.judge) | update_metrics
+    metrics["peak_memory_bytes"] = peak_memory_bytes()
+    metrics["episode_s"] = time.perf_counter() - start
+    alarms = session.monitor.observe(episode, _judged(batch), metrics)
+    session.run.log_rollouts(batch.rollouts)
+    session.run.log_metrics(metrics)
+    scored = sorted((rollout for rollout in batch.rollouts if rollout.feedback.reward is not None), key=lambda rollout: rollout.feedback.reward)
+    console.episode(episode, config.episodes, metrics, best=scored[-1] if scored else None, worst=scored[0] if scored else None)
+    for alarm in alarms:
+        session.run.log_alarm(alarm.episode, alarm.kind, alarm.message)
+        console.warning(alarm.message)
+        if alarm.serious and config.stop_on_alarm:
+            session.save(episode, session.state())
+            raise RunFailed(
+                f"Stopped at episode {episode}: {alarm.kind.replace('_', ' ')}",
+                alarm.message,
+                f"the checkpoint nearest to episode {alarm.best_episode} in {session.run.checkpoints_path}, or --feedback hybrid",
+            )
+    return metrics
+
+
+def run_evaluation(session: Session, name: str) -> EvalResult:
+    """Held-out problems, always by the same harness, prompts and seed: what is before and after can be compared."""
+    config = session.config
+    eval_config = EvalConfig(
+        problems=config.eval_problems or config.problems,
+        samples=config.eval_samples,
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        seed=config.seed,
+        sandbox=config.sandbox,
+    )
+    session.console.stage("evaluating on held-out problems")
+    start = time.perf_counter()
+    result = evaluate(policy_generator(session.policy, eval_config), session.problems.held_out, session.sandbox, eval_config, model=config.model)
+    session.run.write_evaluation(name, result.to_dict())
+    if result.success is not None:
+        rate = result.success
+        solved = round(rate.value * rate.count)
+        session.console.evaluation(_EVALUATIONS.get(name, name), rate.value, rate.low, rate.high, solved, rate.count, time.perf_counter() - start)
+    return result
+
+
+_EVALUATIONS = {"before": "Before training", "after_sft": "After the warm start", "after": "After training"}
+
+
+def policy_generator(policy: Policy, config: EvalConfig) -> Any:
+    """`evals.evaluate`'s view of a policy: (problems, samples) -> completions. Greedy for one sample; the seed fixes the rest."""
+
+    def completions(problems: list[Problem], samples: int) -> list[list[Completion]]:
+        generator = torch.Generator().manual_seed(config.seed)
+        params = SamplingParams(max_new_tokens=config.max_new_tokens, temperature=config.temperature, greedy=samples == 1)
+        return generate(policy, problems, samples, params, generator)[2]
+
+    return completions
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process has had resident, or the GPU's peak if that is where the model is."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+# -- the ends of a run ---------------------------------------------------------------------------------------------------------------
+
+
+def _open_run(config: TrainConfig) -> RunDir:
+    if config.resume:
+        if config.output_dir is None:
+            raise UsageError("--resume needs the run to go on with", "", "--resume --output_dir runs/<the run>")
+        return RunDir.resume(config.output_dir)
+    return RunDir.create(config.output_dir, overwrite=config.overwrite)
+
+
+def _start(config: TrainConfig, hooks: Hooks, console: Console, run: RunDir, sandbox: Sandbox, problems: ProblemSets) -> Session:
+    policy = build_policy(config, value_head=recipe_for(config.algo).critic)
+    judge = build_judge(config, policy, run.path)
+    run.write_config(config, quality_hash=hooks.quality_hash, **hooks.extra_config)
+    run.write_env(
+        sandbox=sandbox.describe(), device=str(policy.device), compute_dtype=str(policy.compute_dtype), threads=torch.get_num_threads(), seed=config.seed
+    )
+    run.write_json("overlap.json", problems.overlap)
+    console.start(
+        config,
+        run.path,
+        {
+            "sandbox": sandbox.grade,
+            "judge": judge.name if judge else "none",
+            "device": f"{policy.device}, {str(policy.compute_dtype).removeprefix('torch.')}",
+            "train on": f"{len(problems.train)} problems" + (f" ({len(problems.user)} of your own)" if problems.user else ""),
+            "held out": f"{len(problems.held_out)} problems",
+        },
+    )
+    return Session(
+        config,
+        run,
+        console,
+        policy,
+        sandbox,
+        build_engine(config, sandbox, judge, hooks),
+        problems,
+        build_optimizer(policy, config),
+        Curriculum(problems.train, seed=config.seed, uniform=not config.curriculum),
+        Monitor(seed=config.seed),
+        FeedbackJournal(run.path / "journal.jsonl"),
+        InterruptGuard(),
+        torch.Generator().manual_seed(config.seed),
+    )
+
+
+def _prepare(session: Session, hooks: Hooks) -> int:
+    """Bring the run to where its next episode starts; returns the number of finished episodes."""
+    config, run = session.config, session.run
+    found = newest_checkpoint(run.checkpoints_path) if config.resume else None
+    if found is not None:
+        done = session.restore(found)
+        run.truncate_to(done)
+        session.console.message(f"Resumed after episode {done}.")
+        return done
+    run.truncate_to(0)
+    if session.problems.held_out:
+        run_evaluation(session, "before")
+    if config.sft_steps:
+        session.console.message(f"Warm start: {config.sft_steps} supervised steps on reference solutions.")
+        learnt = warm_start(
+            session.policy, session.problems.train, config, session.guard, session.generator, lambda step, loss: session.console.stage(f"warm start, loss {loss:.2f}", step, config.sft_steps)
+        )
+        session.console.message(f"  {learnt} reference solutions, {config.sft_steps} steps.")
+        if session.problems.held_out:
+            run_evaluation(session, "after_sft")
+    session.save(0, session.state())
+    run.write_status("running", 0, config.episodes)
+    return 0
+
+
+def _finish(session: Session, hooks: Hooks) -> TrainResult:
+    """Evaluate, save the model, and say what changed."""
+    config, run, console = session.config, session.run, session.console
+    if session.problems.held_out:
+        run_evaluation(session, "after")
+    console.stage("saving the model")
+    session.policy.save(run.model_path)
+    run.publish_model()
+    run.write_status("done", config.episodes, config.episodes)
+    evaluations = {name: EvalResult.from_dict(data) for name, data in run.evaluations().items()}
+    result = TrainResult(run.path, config.episodes, evaluations)
+    if "before" in evaluations and "after" in evaluations:
+        result.lift = compare(evaluations["before"], evaluations["after"])
+        if "after_sft" in evaluations:
+            result.rl_lift = compare(evaluations["after_sft"], evaluations["after"])
+        run.write_json("lift.json", {"lift": result.lift.to_dict(), "rl_lift": result.rl_lift.to_dict() if result.rl_lift else None})
+    if hooks.after_episode:
+        hooks.after_episode(run.path)
+    return result
+
+
+# -- small helpers -------------------------------------------------------------------------------------------------------------------
+
+
+def _by_problem(batch: Batch, group_size: int) -> list[list[Any]]:
+    return [batch.rollouts[start : start + group_size] for start in range(0, len(batch.rollouts), group_size)]
+
+
+def _solved(rollout: Any) -> bool:
+    """What the curriculum counts as a success: all graded tests, or where there are none, a good reward."""
+    tests = rollout.feedback.tests
+    return tests.all_passed if tests is not None and tests.total else (rollout.feedback.reward or 0.0) >= 0.6
+
+
+def _judged(batch: Batch) -> list[tuple[float, bool]]:
+    """Samples on which judge and held-out tests can be compared."""
+    return [
+        (rollout.feedback.judge.score, rollout.held_out_passed)
+        for rollout in batch.rollouts
+        if rollout.held_out_passed is not None and rollout.feedback.judge is not None and rollout.feedback.judge.score is not None
+    ]

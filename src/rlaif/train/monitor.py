@@ -1,0 +1,134 @@
+"""Watches a run for the two ways RL from AI feedback goes wrong: the signal dies, or the policy learns to please the judge.
+
+Over-optimisation (Gao et al., arXiv 2210.10760) shows as a judge's score that rises while tests the policy is never rewarded for do
+not. Both are measured on the current policy's own samples, so drift of the judge off its calibration data is seen as well.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+WINDOW = 8
+"""Episodes over which slopes are taken."""
+BASELINE = 3
+"""Episodes whose agreement is the yardstick."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something a person should look at. `serious` alarms can stop the run; `best_episode` names the episode before things went wrong."""
+
+    episode: int
+    kind: str
+    message: str
+    serious: bool
+    best_episode: int | None = None
+
+
+@dataclass(slots=True)
+class Monitor:
+    """Feed it every episode with `observe`; it answers with new alarms. State is JSON (`state_dict`)."""
+
+    seed: int = 0
+    samples: deque[list[tuple[float, bool]]] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    baseline: list[tuple[float, bool]] = field(default_factory=list)
+    pass_rates: list[tuple[int, float]] = field(default_factory=list)
+    raised: set[str] = field(default_factory=set)
+    seen: int = 0
+
+    def observe(self, episode: int, judged: Sequence[tuple[float, bool]], metrics: dict[str, float]) -> list[Alarm]:
+        """`judged`: (judge's score, passed the held-out tests) of this episode's samples; `metrics`: the episode's row."""
+        alarms = self._dead_signals(episode, metrics)
+        if judged:
+            self.seen += 1
+            self.samples.append(list(judged))
+            self.pass_rates.append((episode, float(np.mean([passed for _, passed in judged]))))
+            if self.seen <= BASELINE:
+                self.baseline.extend(judged)
+            alarms += self._over_optimisation(episode) + self._agreement(episode)
+        new = [alarm for alarm in alarms if alarm.kind not in self.raised]
+        self.raised.update(alarm.kind for alarm in new)
+        return new
+
+    def best_episode(self) -> int | None:
+        """The episode with the highest held-out pass rate, smoothed over three episodes."""
+        if not self.pass_rates:
+            return None
+        rates = np.array([rate for _, rate in self.pass_rates])
+        smooth = [rates[max(0, i - 1) : i + 2].mean() for i in range(len(rates))]
+        return self.pass_rates[int(np.argmax(smooth))][0]
+
+    def _over_optimisation(self, episode: int) -> list[Alarm]:
+        if len(self.samples) < 5:
+            return []
+        time = np.arange(len(self.samples))
+        judge = np.array([np.mean([score for score, _ in batch]) for batch in self.samples])
+        tests = np.array([np.mean([passed for _, passed in batch]) for batch in self.samples])
+        if np.ptp(judge) < 1e-9:
+            return []
+        up = stats.linregress(time, judge, alternative="greater")
+        apart = stats.linregress(time, judge - tests, alternative="greater")
+        # Three conditions, each needed: the judge rises, the gap to the tests rises, and the rise is large enough to matter.
+        rise = up.slope * (len(time) - 1)
+        if up.pvalue < 0.01 and apart.pvalue < 0.01 and rise > 0.1 and np.polyfit(time, tests, 1)[0] < up.slope / 3:
+            text = f"The judge's score rose by {rise:.2f} over {len(time)} episodes while the held-out pass rate did not: the policy may be pleasing the judge."
+            return [Alarm(episode, "over_optimisation", text, True, self.best_episode())]
+        return []
+
+    def _agreement(self, episode: int) -> list[Alarm]:
+        if self.seen < BASELINE + 3:
+            return []
+        rng = np.random.default_rng((self.seed, episode))
+        recent = [pair for batch in list(self.samples)[-3:] for pair in batch]
+        low, _ = _bootstrap(_agreements(self.baseline), rng)
+        _, high = _bootstrap(_agreements(recent), rng)
+        if high < low:
+            text = (
+                f"The judge agrees with the held-out tests on {np.mean(_agreements(recent)):.0%} of recent samples, "
+                f"down from {np.mean(_agreements(self.baseline)):.0%} at the start (99.8% intervals apart)."
+            )
+            return [Alarm(episode, "judge_drift", text, True, self.best_episode())]
+        return []
+
+    def _dead_signals(self, episode: int, metrics: dict[str, float]) -> list[Alarm]:
+        checks = (
+            ("no_signal", metrics.get("skipped_group_share", 0.0) >= 0.999, "All rewards within every group were equal: nothing was learnt. Try easier problems or a higher --temperature."),
+            ("all_truncated", metrics.get("truncated_share", 0.0) > 0.9, "Over 90% of completions were cut off: raise --max-new-tokens."),
+            ("kl_runaway", metrics.get("approx_kl", 0.0) > 0.5, "One update moved the policy by over 0.5 nats a token: lower --learning-rate."),
+            ("entropy_collapse", 0 <= metrics.get("entropy", 1.0) < 0.02, "The policy's entropy is nearly zero: it writes the same answer every time. Lower --learning-rate or raise --entropy-coef."),
+            ("judge_errors", metrics.get("judge_error_share", 0.0) > 0.2, "The judge failed on over 20% of the samples; they were left out. See `rlaif doctor`."),
+            ("infra_failures", metrics.get("infra_failure_share", 0.0) > 0.2, "Over 20% of the samples could not be scored; they were left out. See `rlaif doctor`."),
+        )
+        return [Alarm(episode, kind, text, False) for kind, bad, text in checks if bad]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "samples": [list(batch) for batch in self.samples],
+            "baseline": self.baseline,
+            "pass_rates": self.pass_rates,
+            "raised": sorted(self.raised),
+            "seen": self.seen,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.samples = deque(([(score, passed) for score, passed in batch] for batch in state["samples"]), maxlen=WINDOW)
+        self.baseline = [(score, passed) for score, passed in state["baseline"]]
+        self.pass_rates = [(episode, rate) for episode, rate in state["pass_rates"]]
+        self.raised, self.seen = set(state["raised"]), state["seen"]
+
+
+def _agreements(judged: Sequence[tuple[float, bool]]) -> np.ndarray:
+    """1.0 where the judge's belief is on the side of the tests."""
+    return np.array([float((score >= 0.5) == passed) for score, passed in judged])
+
+
+def _bootstrap(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+    means = values[rng.integers(0, len(values), (1000, len(values)))].mean(1)
+    low, high = np.quantile(means, [0.001, 0.999])
+    return float(low), float(high)

@@ -1,0 +1,91 @@
+"""Everything a run needs before its first episode: problems, policy, judge, reward; each checked, each with a clear error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlaif.config import TrainConfig
+from rlaif.errors import UsageError
+from rlaif.judge import Judge, make_judge
+from rlaif.policy.model import Policy, load_policy
+from rlaif.problems import load_problems, overlap_report
+from rlaif.rewards.engine import RewardEngine
+from rlaif.sandbox import Sandbox
+from rlaif.types import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a caller adds to a run: the learner's own problems and quality function, and what to do after every episode.
+
+    problems: come up in every episode and are reported apart. quality: solution -> [0, 1], in place of static quality; `quality_hash`
+    is its source's, kept in the run's config. after_episode: called with the run's folder (the report is rebuilt there).
+    """
+
+    problems: Sequence[Problem] = ()
+    quality: Callable[[str], float] | None = None
+    quality_hash: str | None = None
+    after_episode: Callable[[Path], None] | None = None
+    extra_config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemSets:
+    """The problems of a run. `user` is the part of `train` that the learner wrote."""
+
+    train: list[Problem]
+    held_out: list[Problem]
+    overlap: dict[str, Any]
+
+    @property
+    def user(self) -> list[Problem]:
+        return [problem for problem in self.train if problem.source == "user"]
+
+
+def choose_problems(config: TrainConfig, hooks: Hooks) -> ProblemSets:
+    """Training and held-out problems with their overlap. Raises UsageError if there is nothing to train on."""
+    train = [*hooks.problems, *load_problems(config.problems, split="train")]
+    held_out = load_problems(config.eval_problems or config.problems, split="test", limit=config.eval_limit)
+    if config.feedback == "execution":
+        train = [problem for problem in train if problem.tests_of("graded")]
+    if not train:
+        raise UsageError(f"No problems to train on in {config.problems}", "its train split is empty, or none has a test", "--problems builtin")
+    if len(train) < config.batch_size:
+        raise UsageError(
+            f"--batch-size {config.batch_size} is more than the {len(train)} training problems of {config.problems}",
+            "an episode takes each problem at most once",
+            f"--batch-size {len(train)}",
+        )
+    return ProblemSets(train, held_out, overlap_report(train, held_out).to_dict())
+
+
+def build_policy(config: TrainConfig, *, value_head: bool) -> Policy:
+    """The policy with fresh adapter and value head. The same seed gives the same initial adapter."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    return load_policy(
+        config.model,
+        dtype=config.dtype,
+        device=config.device,
+        lora_rank=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        value_head=value_head,
+        gradient_checkpointing=config.gradient_checkpointing,
+    )
+
+
+def build_judge(config: TrainConfig, policy: Policy, run_folder: Path) -> Judge | None:
+    """The judge, or None where the reward does not ask one."""
+    if config.feedback == "execution" or config.judge.kind == "none":
+        return None
+    return make_judge(config.judge, policy=policy, cache_dir=run_folder)
+
+
+def build_engine(config: TrainConfig, sandbox: Sandbox, judge: Judge | None, hooks: Hooks) -> RewardEngine:
+    return RewardEngine(sandbox, judge, config.feedback, quality_hook=hooks.quality)
