@@ -137,6 +137,8 @@ class JudgeReport:
     cached: bool = False
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    mix: float | None = None
+    """The principles' mean by the constitution's weights, for the reward."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,87 @@
+"""From problems and programs to feedback: run, judge, lint, time, combine; in batches, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from rlaif.judge.protocol import Judge, JudgeItem
+from rlaif.rewards.combine import combine
+from rlaif.rewards.efficiency import EfficiencyMeter
+from rlaif.rewards.quality import quality_reports
+from rlaif.types import Feedback, FeedbackMode, JudgeReport, Problem, QualityReport, TestReport
+
+if TYPE_CHECKING:
+    from rlaif.sandbox import Sandbox
+
+_CHUNK = 64
+"""Programs scored together by `score_stream`: what bounds its memory."""
+
+
+class RewardEngine:
+    """Scores programs. `sandbox` may be None in mode `ai`, `judge` may be None where tests grade everything.
+
+    quality_hook: code -> quality in [0, 1], in place of our static quality (the learner's own). efficiency=False leaves timing out.
+    """
+
+    def __init__(
+        self,
+        sandbox: Sandbox | Any | None,
+        judge: Judge | None,
+        mode: FeedbackMode,
+        quality_hook: Callable[[str], float] | None = None,
+        *,
+        efficiency: bool = True,
+    ) -> None:
+        self.sandbox, self.judge, self.mode, self.quality_hook = sandbox, judge, mode, quality_hook
+        self.meter = EfficiencyMeter(sandbox) if efficiency and sandbox is not None else None
+
+    def score(self, problems: Sequence[Problem], codes: Sequence[str]) -> list[Feedback]:
+        """One feedback per program, in order; `problems[i]` is what `codes[i]` answers."""
+        pairs = list(zip(problems, codes, strict=True))
+        with ThreadPoolExecutor(1, thread_name_prefix="lint") as pool:
+            linted = pool.submit(self._quality, codes)  # a process of its own, so it overlaps with the sandbox
+            tests = self._tests(pairs)
+            quality = linted.result()
+        judged = self._judged(pairs, tests)
+        feedback: list[Feedback] = []
+        for (problem, code), report, judgement, lint in zip(pairs, tests, judged, quality, strict=True):
+            efficient = self.meter.efficiency(problem, code) if self.meter and report is not None and report.all_passed else None
+            feedback.append(combine(problem, report, judgement, lint, efficient, self.mode))
+        return feedback
+
+    def score_stream(self, pairs: Iterable[tuple[Problem, str]]) -> Iterator[Feedback]:
+        """Feedback for any number of (problem, code), in order and in constant memory."""
+        pairs = iter(pairs)
+        while chunk := list(islice(pairs, _CHUNK)):
+            yield from self.score([problem for problem, _ in chunk], [code for _, code in chunk])
+
+    def _quality(self, codes: Sequence[str]) -> list[QualityReport]:
+        if self.quality_hook is None:
+            return quality_reports(codes)
+        return [QualityReport(min(1.0, max(0.0, float(self.quality_hook(code))))) for code in codes]
+
+    def _tests(self, pairs: list[tuple[Problem, str]]) -> list[TestReport | None]:
+        """Reports of the graded tests; None where there are none to run, or the mode runs none."""
+        reports: list[TestReport | None] = [None] * len(pairs)
+        if self.mode == "ai" or self.sandbox is None:
+            return reports
+        from rlaif.sandbox import Job
+
+        wanted = [index for index, (problem, _) in enumerate(pairs) if problem.tests_of("graded")]
+        jobs = (Job(pairs[index][0], pairs[index][1]) for index in wanted)
+        for index, report in zip(wanted, self.sandbox.run_many(jobs), strict=True):
+            reports[index] = report
+        return reports
+
+    def _judged(self, pairs: list[tuple[Problem, str]], tests: list[TestReport | None]) -> list[JudgeReport | None]:
+        """Judgements where they can matter: not in mode `execution`, and not for programs whose reward the sandbox settled."""
+        reports: list[JudgeReport | None] = [None] * len(pairs)
+        if self.judge is None or self.mode == "execution":
+            return reports
+        wanted = [index for index, report in enumerate(tests) if report is None or report.outcome == "scored"]
+        for index, report in zip(wanted, self.judge.score([JudgeItem(*pairs[index]) for index in wanted]), strict=True):
+            reports[index] = report
+        return reports
