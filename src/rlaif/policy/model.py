@@ -112,6 +112,42 @@ class Policy:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.compute_dtype)
 
+    @property
+    def body(self) -> nn.Module:
+        """The transformer without its language-model head; its output has `last_hidden_state`."""
+        return self.base.base_model if not self.is_encoder_decoder else _Seq2SeqBody(self.base)
+
+    def head(self, hidden_ND: Tensor) -> Tensor:
+        """Logits [N, V] of last hidden states."""
+        if self.is_encoder_decoder and getattr(self.config, "scale_decoder_outputs", False):
+            hidden_ND = hidden_ND * self.config.d_model**-0.5
+        return self.base.lm_head(hidden_ND)
+
+    @property
+    def vocabulary(self) -> int:
+        return self.base.get_output_embeddings().weight.shape[0]
+
+    @property
+    def decoder_start_id(self) -> int:
+        """Encoder-decoder models: what the decoder starts with."""
+        start = self.config.decoder_start_token_id
+        return start if start is not None else self.pad_token_id
+
+    @contextlib.contextmanager
+    def checkpointing(self) -> Iterator[None]:
+        """Recompute activations in the backward pass, if asked for at load time and gradients are on.
+
+        transformers does it only in train mode, which would also switch dropout on, so the flag is raised on the layers alone.
+        """
+        layers = [m for m in self.base.modules() if getattr(m, "gradient_checkpointing", False)] if torch.is_grad_enabled() else []
+        for layer in layers:
+            layer.training = True
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.training = False
+
     @contextlib.contextmanager
     def reference(self) -> Iterator[Policy]:
         """The policy as it was before training, for `action_logps` under no_grad.
@@ -149,6 +185,18 @@ class Policy:
             self.tokenizer.save_pretrained(folder)
         except OSError as error:
             raise RunFailed(f"Cannot write the model to {folder}", str(error), "free some disk space, or choose another --output-dir") from error
+
+
+class _Seq2SeqBody:
+    """An encoder-decoder model's stacks without the head."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor, **decoder: Any) -> Any:
+        encoded = self.model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)
+        decoder = {key.removeprefix("decoder_"): value for key, value in decoder.items()}
+        return self.model.get_decoder()(**decoder, encoder_hidden_states=encoded.last_hidden_state, encoder_attention_mask=attention_mask)
 
 
 def stop_token_ids(tokenizer: Any, model: nn.Module) -> frozenset[int]:
@@ -194,6 +242,7 @@ def load_policy(
         head = nn.Linear(_hidden_size(model.config), 1, dtype=torch.float32, device=where)
         nn.init.zeros_(head.weight)  # a value of 0 everywhere: the first advantages are the rewards themselves
         nn.init.zeros_(head.bias)
+    # always in eval mode: dropout would make the sampler's and the trainer's probabilities differ
     policy = Policy(model.eval(), tokenizer, source=folder, compute_dtype=compute, value_head=head)
     policy.stored_dtype = stored
     return policy
@@ -217,11 +266,6 @@ def _load_model(folder: Path, dtype: torch.dtype) -> nn.Module:
     if config.model_type in {"bert", "roberta", "xlm-roberta", "camembert", "electra"} and not config.is_decoder:
         warnings.warn(f"{folder.name or folder} ({config.model_type}) is an encoder that was not made to generate; it is used as a decoder and must learn it all", stacklevel=3)
         config.is_decoder = True
-    # dropout would make the sampler's and the trainer's probabilities differ, so none anywhere
-    for key in ("dropout", "dropout_rate", "attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout_prob",
-                "attention_probs_dropout_prob", "activation_dropout", "residual_dropout", "embedding_dropout"):
-        if hasattr(config, key):
-            setattr(config, key, 0.0)
     try:
         model = kind.from_pretrained(folder, config=config, dtype=dtype)
     except (ValueError, OSError) as error:

@@ -1,0 +1,108 @@
+"""Log-probabilities of the policy's actions, micro-batch by micro-batch, for the trainer.
+
+    for batch in action_logps(policy, prompts, completions, temperature=1.0, micro_batch_tokens=4096):
+        loss = (weight_BT[batch.row_M, batch.time_M] * batch.logp_M).sum() / denominator   # one denominator for all micro-batches
+        loss.backward()
+
+Gradients follow the caller's grad mode at the time of iteration. Every token of a completion is an action, its end-of-sequence token
+included; nothing here knows about padding ids, so pad == eos cannot matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlaif.policy.head import token_logps
+from rlaif.policy.model import Policy
+from rlaif.policy.packing import Group, pack, pad, plan
+from rlaif.policy.tree_attention import NAME as TREE
+
+FLAT_MODELS = frozenset({"llama", "mistral", "qwen2", "qwen3", "starcoder2", "gpt2", "gpt_bigcode", "roberta"})
+"""Model types whose attention goes through transformers' interface, checked against the padded path in the tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionLogps:
+    """One micro-batch of M actions. row_M and time_M say where each stands in [B, T], B counting completions prompt by prompt."""
+
+    logp_M: Tensor
+    row_M: Tensor
+    time_M: Tensor
+    entropy_M: Tensor | None = None
+    value_M: Tensor | None = None
+
+
+def action_logps(
+    policy: Policy,
+    prompt_ids: Sequence[Sequence[int]],
+    completion_ids: Sequence[Sequence[Sequence[int]]],
+    *,
+    temperature: float = 1.0,
+    with_values: bool = False,
+    with_entropy: bool = False,
+    micro_batch_tokens: int = 4096,
+    keep: Sequence[Sequence[bool]] | None = None,
+) -> Iterator[ActionLogps]:
+    """Yield float32 log-probabilities of all completion tokens, [P][G] lists of ids, in deterministic micro-batches.
+
+    keep: completions to compute, [P][G]; the others are not computed and do not appear, and row_M counts them all the same.
+    Results do not depend on micro_batch_tokens beyond rounding, and are bit-identical for identical arguments.
+    """
+    for groups in plan(prompt_ids, completion_ids, keep, micro_batch_tokens):
+        yield micro_batch_logps(policy, groups, temperature=temperature, with_values=with_values, with_entropy=with_entropy)
+
+
+def micro_batch_logps(policy: Policy, groups: list[Group], *, temperature: float, with_values: bool = False, with_entropy: bool = False) -> ActionLogps:
+    """The forward pass of one micro-batch."""
+    if with_values and policy.value_head is None:
+        raise ValueError("with_values needs a policy loaded with value_head=True")
+    hidden_MD, target_M, row_M, time_M = hidden_states(policy, groups)
+    logp_M, entropy_M = token_logps(hidden_MD, target_M, policy.head, policy.vocabulary, temperature, with_entropy)
+    value_M = None
+    if with_values:
+        value_M = policy.value_head((hidden_MD.detach() if policy.value_detached else hidden_MD).float())[:, 0]
+    return ActionLogps(logp_M, row_M, time_M, entropy_M, value_M)
+
+
+def hidden_states(policy: Policy, groups: list[Group]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Last hidden states that predict the actions, [M, D], with target_M, row_M and time_M."""
+    with policy.autocast(), policy.checkpointing():
+        if policy.is_encoder_decoder:
+            batch = pad(groups, policy.pad_token_id, 0, policy.device, start_id=policy.decoder_start_id)
+            output = policy.body(
+                input_ids=batch.prompt_ids_BS,
+                attention_mask=batch.prompt_mask_BS.long(),
+                decoder_input_ids=batch.input_ids_BL,
+                decoder_attention_mask=batch.mask_BL.long(),
+                use_cache=False,
+            )
+        elif policy.config.model_type in FLAT_MODELS:
+            packed = pack(groups, policy.first_position, policy.device)
+            with attention_implementation(policy, TREE):
+                output = policy.body(
+                    input_ids=packed.input_ids_N[None], position_ids=packed.position_N[None], use_cache=False, tree=packed.tree
+                )
+            return output.last_hidden_state[0][packed.source_M], packed.target_M, packed.row_M, packed.time_M
+        else:
+            batch = pad(groups, policy.pad_token_id, policy.first_position, policy.device)
+            output = policy.body(
+                input_ids=batch.input_ids_BL, attention_mask=batch.mask_BL.long(), position_ids=batch.position_BL, use_cache=False
+            )
+        return output.last_hidden_state[batch.source_M], batch.target_M, batch.row_M, batch.time_M
+
+
+@contextlib.contextmanager
+def attention_implementation(policy: Policy, name: str) -> Iterator[None]:
+    """Use another attention function for a while; the sampler and saved configs keep the ordinary one."""
+    config = policy.config
+    before = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = before

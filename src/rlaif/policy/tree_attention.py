@@ -1,0 +1,65 @@
+"""Attention for flat micro-batches: every completion sees its prompt and itself; a prompt's keys are computed once for all of them.
+
+Registered with transformers as the attention implementation `rlaif_tree`; the plan travels as the keyword argument `tree`. No mask over
+flat x flat tokens is ever built: prompts attend causally among themselves, [P, S, S], and completions to [prompt, self], [B, T, S + T].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from rlaif.policy.packing import TreePlan
+
+NAME = "rlaif_tree"
+
+
+def tree_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    tree: TreePlan | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """query [1, heads, N, size], key and value [1, kv heads, N, size] of a flat micro-batch; returns [1, N, heads, size].
+
+    Heads that share keys (grouped-query attention) are laid out as further query positions, so keys are not repeated for them.
+    """
+    if tree is None:
+        raise ValueError("rlaif_tree attention needs its plan: forward(..., tree=plan)")
+    heads, kv_heads = query.shape[1], key.shape[1]
+    repeats = heads // kv_heads
+    q_NHD, k_NHD, v_NHD = (x[0].transpose(0, 1) for x in (query, key, value))
+    (P, S), (B, T) = tree.prompt_PS.shape, tree.completion_BT.shape
+
+    def split(x_NHD: Tensor, index: Tensor) -> Tensor:
+        return x_NHD[index].transpose(1, 2)  # [rows, heads, tokens, size]
+
+    attend = nn.functional.scaled_dot_product_attention
+    # right padding needs no mask of its own: a causal query never looks past itself
+    q_P, k_P, v_P = (split(x, tree.prompt_PS) for x in (q_NHD, k_NHD, v_NHD))
+    out_P = attend(q_P, _repeat(k_P, repeats), _repeat(v_P, repeats), is_causal=True, scale=scaling)
+    q_B, k_B, v_B = (split(x, tree.completion_BT) for x in (q_NHD, k_NHD, v_NHD))
+    k_B, v_B = torch.cat([k_P[tree.parent_B], k_B], dim=2), torch.cat([v_P[tree.parent_B], v_B], dim=2)
+    visible = tree.visible_BTK[:, None]
+    if repeats > 1:
+        q_B = q_B.reshape(B, kv_heads, repeats * T, -1)
+        visible = visible.repeat(1, 1, repeats, 1)
+    bias = torch.zeros(visible.shape, dtype=q_B.dtype, device=q_B.device).masked_fill_(~visible, torch.finfo(q_B.dtype).min)
+    out_B = attend(q_B, k_B, v_B, attn_mask=bias, scale=scaling).reshape(B, heads, T, -1)
+    flat = torch.cat([x.transpose(1, 2).reshape(-1, heads, x.shape[-1]) for x in (out_P, out_B)])
+    return flat[tree.unpad_N][None], None
+
+
+def _repeat(x_PHSD: Tensor, repeats: int) -> Tensor:
+    return x_PHSD if repeats == 1 else x_PHSD.repeat_interleave(repeats, dim=1)
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, tree_attention)
