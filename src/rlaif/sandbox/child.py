@@ -1,0 +1,230 @@
+"""The client's end of one child: numbered questions and answers without blocking, its death, and what that death means."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from rlaif.sandbox.inside import protocol
+from rlaif.sandbox.inside.protocol import ANSWER, BYE, FRAME
+from rlaif.sandbox.loop import READ, WRITE, Task, Wait
+from rlaif.sandbox.zygotes import Zygote, ZygoteGone
+
+KILL_GRACE_S = 5.0
+DONTWAIT = socket.MSG_DONTWAIT  # a flag of ours alone: O_NONBLOCK would bind the test child too, which shares the channel
+_number = random.SystemRandom().getrandbits
+
+
+class Ended(Exception):
+    """The program's own doing ended it: `failure` is one of TestReport's words."""
+
+    def __init__(self, failure: str, text: str) -> None:
+        super().__init__(text)
+        self.failure, self.text = failure, text
+
+
+class SpawnFailed(Exception):
+    """The zygote could not fork."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a child ended, in the zygote's words."""
+
+    status: int
+    cpu_s: float
+    max_rss_kib: int
+    reason: int
+    errno: int
+
+
+class ChildProcess:
+    """One child. Methods that wait are generators for `loop`."""
+
+    def __init__(self, zygote: Zygote, kind: int, fds: dict[int, int], *, cpu_s: float, memory: int, fsize: int, deadline: float) -> None:
+        """`fds`: extra descriptors by protocol.HAS_ bit. With HAS_CHANNEL absent a channel is made here. Raises ZygoteGone."""
+        self.zygote = zygote
+        self.deadline = deadline
+        self.exit: Exit | None = None
+        self.buffer = b""
+        self.channel: socket.socket | None = None
+        theirs: socket.socket | None = None
+        fds = dict(fds)
+        if protocol.HAS_CHANNEL not in fds:
+            self.channel, theirs = socket.socketpair()
+            fds[protocol.HAS_CHANNEL] = theirs.fileno()
+        try:
+            self.status = zygote.spawn(kind, sum(fds), [fds[bit] for bit in sorted(fds)], cpu_s, memory, fsize)
+        except BaseException:
+            if self.channel is not None:
+                self.channel.close()
+            raise
+        finally:
+            if theirs is not None:
+                theirs.close()
+        self.started = zygote.starts
+
+    # -- frames --------------------------------------------------------------------------------------------------------
+    def ask(self, kind: int, obj: Any, last: bool = False) -> Task[Any]:
+        """Send one question, return the answer. Raises Ended, ZygoteGone or SpawnFailed. `last`: BYE goes along with it."""
+        number = _number(32)
+        if self.buffer or self._pending():
+            raise Ended("tampering", "it spoke before it was asked")
+        data = protocol.pack(number, kind, obj)
+        if last:
+            data += protocol.pack(0, BYE, None)
+        yield from self._send(data)
+        got, answer_kind, reply = yield from self._frame()
+        if got != number or answer_kind != ANSWER or type(reply) is not dict:
+            raise Ended("tampering", "it sent a frame that nobody asked for")
+        return reply
+
+    def bye(self, sent: bool) -> Task[str]:
+        """Let it end and check that nothing else was said. Returns its captured output."""
+        if not sent:
+            if self.buffer or self._pending():
+                raise Ended("tampering", "it spoke before it was asked")
+            yield from self._send(protocol.pack(0, BYE, None))
+        number, kind, reply = yield from self._frame()
+        if number != 0 or kind != BYE or type(reply) is not dict:
+            raise Ended("tampering", "it sent a frame that nobody asked for")
+        exit_ = yield from self.ended()
+        if self.buffer or self._pending() or exit_.status != 0:
+            raise Ended("tampering", "it went on after the last answer")
+        text = reply.get("out", "")
+        return text[:16384] if type(text) is str else ""
+
+    def _pending(self) -> bool:
+        assert self.channel is not None
+        try:
+            self.buffer += self.channel.recv(65536, DONTWAIT)
+        except (BlockingIOError, ConnectionError):
+            pass
+        return bool(self.buffer)
+
+    def _send(self, data: bytes) -> Task[None]:
+        assert self.channel is not None
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self.channel.send(view, DONTWAIT) :]
+                continue
+            except BlockingIOError:
+                pass
+            except OSError:
+                yield from self._died()
+            ready = yield Wait(((self.channel.fileno(), WRITE),), self.deadline)
+            if not ready:
+                yield from self._overdue()
+
+    def _frame(self) -> Task[tuple[int, int, Any]]:
+        assert self.channel is not None
+        need = FRAME.size
+        parts, have = [self.buffer], len(self.buffer)
+        header: tuple[int, int, int] | None = None
+        while True:
+            if have >= need:
+                data = b"".join(parts)
+                parts = [data]
+                if header is None:
+                    header = FRAME.unpack_from(data)
+                    if header[0] > protocol.MAX_FRAME:
+                        raise Ended("too_large", f"an answer of {header[0]} bytes")
+                    need = FRAME.size + header[0]
+                    continue
+                self.buffer = data[need:]
+                try:
+                    return header[1], header[2], json.loads(data[FRAME.size : need])
+                except (ValueError, RecursionError):
+                    raise Ended("tampering", "it sent a frame that is not JSON") from None
+            try:
+                chunk = self.channel.recv(min(max(need - have, 65536), 2**20), DONTWAIT)
+            except BlockingIOError:
+                ready = yield Wait(((self.channel.fileno(), READ),), self.deadline)
+                if not ready:
+                    yield from self._overdue()
+                continue
+            except OSError:
+                chunk = b""
+            if not chunk:
+                yield from self._died()
+            parts.append(chunk)
+            have += len(chunk)
+
+    # -- death ---------------------------------------------------------------------------------------------------------
+    def kill(self) -> None:
+        """Ask the zygote to kill it; harmless if it is dead."""
+        try:
+            self.status.send(b"K")
+        except OSError:
+            pass
+
+    def ended(self, kill: bool = False) -> Task[Exit]:
+        """Wait for the zygote's word that it is dead and reaped. Raises ZygoteGone if the zygote is, SpawnFailed if it never lived."""
+        if self.exit is not None:
+            return self.exit
+        if kill:
+            self.kill()
+        data = b""
+        deadline = time.monotonic() + KILL_GRACE_S if kill else self.deadline
+        while len(data) < protocol.EXIT.size:
+            try:
+                chunk = self.status.recv(64)
+            except BlockingIOError:
+                ready = yield Wait(((self.status.fileno(), READ),), deadline)
+                if not ready:
+                    if kill:  # the zygote itself hangs
+                        self.zygote.lost(self.started)
+                        raise ZygoteGone("the zygote did not answer") from None
+                    return (yield from self.ended(kill=True))
+                continue
+            except OSError:
+                chunk = b""
+            if not chunk:
+                self.zygote.lost(self.started)
+                raise ZygoteGone("the zygote died")
+            data += chunk
+        status, cpu_us, rss, reason, errno = protocol.EXIT.unpack(data[: protocol.EXIT.size])
+        self.exit = Exit(status, cpu_us / 1e6, rss, reason, errno)
+        if reason == protocol.REASON_SPAWN_FAILED:
+            raise SpawnFailed(f"fork failed with errno {errno}")
+        return self.exit
+
+    def _overdue(self) -> Task[None]:
+        yield from self.ended(kill=True)
+        raise Ended("timeout", "it ran out of wall time")
+
+    def _died(self) -> Task[None]:
+        """The channel is closed: wait for the end (a child that closed it and lives on is killed) and say what it was."""
+        self.deadline = min(self.deadline, time.monotonic() + 0.05)
+        exit_ = yield from self.ended()
+        raise cause(exit_)
+
+    def close(self) -> None:
+        """Give back the descriptors; a child that still lives is killed by the hang-up."""
+        if self.channel is not None:
+            self.channel.close()
+        self.status.close()
+
+
+def cause(exit_: Exit) -> Ended:
+    """What a death in the middle of the work means."""
+    if exit_.reason == protocol.REASON_CPU:
+        return Ended("timeout", "it ran out of CPU time")
+    if exit_.status & 0x7F:
+        number = exit_.status & 0x7F
+        if number == signal.SIGXCPU:
+            return Ended("timeout", "it ran out of CPU time")
+        if exit_.reason == protocol.REASON_ASKED and number == signal.SIGKILL:
+            return Ended("early_exit", "it closed its channel")
+        name = signal.Signals(number).name if number in signal.valid_signals() else str(number)
+        return Ended("crash", f"the interpreter died of {name}")
+    code = exit_.status >> 8
+    if code == 97:
+        return Ended("memory", "it ran out of memory")
+    return Ended("early_exit", f"it exited with status {code} before it answered")

@@ -1,0 +1,19 @@
+"""The zygote's entry, run as `python -I -S -B boot.py ...`: makes the sibling modules importable without importing rlaif."""
+
+import importlib
+import importlib.util
+import os
+import sys
+
+
+def _main() -> None:
+    folder = os.path.dirname(os.path.abspath(__file__))
+    spec = importlib.util.spec_from_file_location("_inside", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder])
+    assert spec is not None and spec.loader is not None
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["_inside"] = package
+    spec.loader.exec_module(package)
+    importlib.import_module("_inside.zygote").main(sys.argv[1])
+
+
+_main()

@@ -1,0 +1,92 @@
+"""What one side may ask of the other's objects, and which exceptions cross between the processes."""
+
+from __future__ import annotations
+
+import builtins
+import operator
+from collections.abc import Callable
+from typing import Any
+
+UNARY: dict[str, Callable[..., Any]] = {
+    "len": len, "iter": iter, "next": next, "bool": bool, "str": str, "repr": repr, "hash": hash, "int": int, "float": float,
+    "complex": complex, "index": operator.index, "abs": abs, "neg": operator.neg, "pos": operator.pos, "invert": operator.invert,
+    "reversed": reversed,
+}  # fmt: skip
+BINARY: dict[str, Callable[..., Any]] = {
+    name: getattr(operator, name)
+    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift")
+}
+BINARY |= {"divmod": divmod}
+COMPARE: dict[str, Callable[..., Any]] = {name: getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")}
+
+
+def _swapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda mine, other: function(other, mine)
+
+
+def _enter(target: Any) -> Any:
+    return type(target).__enter__(target)
+
+
+def _exit(target: Any) -> Any:
+    return type(target).__exit__(target, None, None, None)
+
+
+def _isinstance(cls: Any, value: Any) -> bool:
+    return isinstance(value, cls)
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    **UNARY, **BINARY, **COMPARE,
+    **{"r" + name: _swapped(function) for name, function in BINARY.items()},
+    "call": lambda target, *args, **kwargs: target(*args, **kwargs),
+    "get": getattr, "set": setattr, "del": delattr, "dir": dir, "round": round, "format": format,
+    "getitem": operator.getitem, "setitem": operator.setitem, "delitem": operator.delitem, "contains": operator.contains,
+    "enter": _enter, "exit": _exit, "isinstance": _isinstance, "send": lambda target, value: target.send(value),
+}  # fmt: skip
+
+ALLOWED_EXCEPTIONS = frozenset(
+    name for name, cls in vars(builtins).items() if isinstance(cls, type) and issubclass(cls, Exception) and not issubclass(cls, Warning)
+)
+"""Names of exception types that cross by name. SystemExit, KeyboardInterrupt and GeneratorExit are not among them."""
+
+
+class SolutionError(Exception):
+    """An exception of the other side whose type is its own."""
+
+
+def describe(error: BaseException, limit: int = 400) -> str:
+    """`Type: text`, for people, without trusting either."""
+    name = type.__getattribute__(type(error), "__name__")
+    try:
+        text = str(error)
+    except BaseException:
+        text = "?"
+    text = text if type(text) is str else "?"
+    where = ""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<solution>":
+            where = f" (line {trace.tb_lineno} of the solution)"
+        trace = trace.tb_next
+    return f"{name}: {text[:limit]}{where}" if text else f"{name}{where}"
+
+
+def remote_exception(error: BaseException) -> list[str]:
+    """[name of the nearest built-in type, text] of an exception."""
+    for cls in type.mro(type(error)):
+        name = type.__getattribute__(cls, "__name__")
+        if vars(builtins).get(name) is cls and name != "object":
+            break
+    else:
+        name = "BaseException"
+    return [name, describe(error)]
+
+
+def local_exception(name: Any, text: Any) -> Exception:
+    """The exception to raise here for one that was raised there. Never anything that could end this process."""
+    text = text[:2000] if isinstance(text, str) else ""
+    if isinstance(name, str) and name in ALLOWED_EXCEPTIONS and not name.startswith("Unicode"):
+        bare = text.removeprefix(f"{name}: ")
+        return getattr(builtins, name)(bare.split(" (line ")[0])
+    return SolutionError(text or str(name)[:100])

@@ -1,0 +1,82 @@
+"""The bytes between the trusted client (P), the zygote (Z), solution children (S) and test children (T).
+
+Three kinds of channel, all Unix stream sockets:
+
+* control, P to Z: one `SPAWN` record a program, with its descriptors attached by SCM_RIGHTS;
+* status, one per program: Z sends one `EXIT` record when the child is dead; any byte or a hang-up from P means "kill it";
+* channel, one per program: numbered frames of JSON between P (or T) and S, and between P and T.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from typing import Any
+
+SPAWN = struct.Struct("<BBHIQQQ")
+"""kind, which descriptors follow (bits), 0, CPU limit in ms, address space, largest file, 0."""
+HAS_CHANNEL, HAS_PEER, HAS_STDIN, HAS_STDOUT = 1, 2, 4, 8
+KIND_SOLUTION, KIND_TEST, KIND_SCRIPT, KIND_PROBE = 0, 1, 2, 3
+
+EXIT = struct.Struct("<iqqBi")
+"""wait status, CPU microseconds, peak resident KiB, reason, errno of a failed fork."""
+REASON_NONE, REASON_CPU, REASON_ASKED, REASON_SPAWN_FAILED = 0, 1, 2, 3
+
+FRAME = struct.Struct("<IIB")
+"""payload length, number of the question, kind."""
+ASK, ANSWER, BYE, CALLBACK, RETURN = 1, 2, 3, 4, 5
+
+MAX_FRAME = 8 * 2**20
+"""Largest payload in bytes that anyone accepts. A solution whose answer is larger has failed."""
+MAX_TEXT = 2000
+"""Characters of an error or a value shown to people."""
+
+
+class Broken(Exception):
+    """The other side hung up, or sent what the protocol does not allow."""
+
+
+class Oversize(Broken):
+    """A frame longer than MAX_FRAME."""
+
+
+def pack(number: int, kind: int, obj: Any) -> bytes:
+    """One frame. Raises Oversize."""
+    payload = json.dumps(obj, separators=(",", ":")).encode("ascii")
+    if len(payload) > MAX_FRAME:
+        raise Oversize(f"{len(payload)} bytes")
+    return FRAME.pack(len(payload), number & 0xFFFFFFFF, kind) + payload
+
+
+class BlockingChannel:
+    """Frames over a blocking descriptor, for S and T. Uses os.read and os.write only: no imports at run time."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def send(self, number: int, kind: int, obj: Any) -> None:
+        view = memoryview(pack(number, kind, obj))
+        while view:
+            view = view[os.write(self.fd, view) :]
+
+    def _exactly(self, count: int) -> bytes:
+        chunk = os.read(self.fd, count)
+        if len(chunk) == count:
+            return chunk
+        parts = [chunk]
+        while True:
+            if not chunk:
+                raise Broken("hung up")
+            count -= len(chunk)
+            if not count:
+                return b"".join(parts)
+            chunk = os.read(self.fd, min(count, 2**20))
+            parts.append(chunk)
+
+    def recv(self) -> tuple[int, int, Any]:
+        """(number, kind, object). Raises Broken at the end of the stream and ValueError for what is not JSON."""
+        length, number, kind = FRAME.unpack(self._exactly(FRAME.size))
+        if length > MAX_FRAME:
+            raise Oversize(f"{length} bytes")
+        return number, kind, json.loads(self._exactly(length))

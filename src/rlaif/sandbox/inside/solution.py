@@ -1,0 +1,244 @@
+"""The solution child (S): loads the code, then answers one question at a time. It holds nothing but the code.
+
+Everything here may be read, patched or replaced by the code it runs. That costs the code its own answers and nothing else:
+whoever asks keeps the expected values and judges the bytes that come back.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import io
+import os
+import sys
+import types
+from collections import deque
+from typing import Any
+
+from . import codec, operators
+from .protocol import ANSWER, ASK, BYE, CALLBACK, MAX_TEXT, RETURN, BlockingChannel, Oversize
+
+_MUTABLE = (list, dict, set, bytearray, deque)
+
+
+class CappedText(io.RawIOBase):
+    """Where prints go: the first `limit` bytes are kept, the rest is dropped, and nothing ever blocks or fails."""
+
+    def __init__(self, limit: int = 16384) -> None:
+        self.kept = bytearray()
+        self.limit = limit
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        room = self.limit - len(self.kept)
+        if room > 0:
+            self.kept += bytes(data[:room])
+        return len(data)
+
+
+class TheirObject:
+    """A callable, an iterator or an object of the test, seen from the solution. Only calls, iteration and plain attributes cross."""
+
+    __slots__ = ("_ask", "_id", "_name")
+
+    def __init__(self, ask: Any, id_: int, name: str) -> None:
+        object.__setattr__(self, "_ask", ask)
+        object.__setattr__(self, "_id", id_)
+        object.__setattr__(self, "_name", name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._ask({"y": self._id, "op": "call"}, args, kwargs)
+
+    def __iter__(self) -> Any:
+        return self._ask({"y": self._id, "op": "iter"}, (), {})
+
+    def __next__(self) -> Any:
+        return self._ask({"y": self._id, "op": "next"}, (), {})
+
+    def __getattr__(self, name: str) -> Any:
+        return object.__getattribute__(self, "_ask")({"y": self._id, "op": "get", "n": name}, (), {})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._ask({"y": self._id, "op": "set", "n": name}, (value,), {})
+
+    def __repr__(self) -> str:
+        return f"<{self._name}>"
+
+
+class Server:
+    """Answers the frames of P or T. `objects` holds what the other side has handles to."""
+
+    def __init__(self, channel: BlockingChannel) -> None:
+        self.channel = channel
+        self.objects: list[Any] = []
+        self.entry: Any = None
+        self.namespace: dict[str, Any] = {}
+        self.number = 0
+
+    # -- trees ---------------------------------------------------------------------------------------------------------
+    def _handle(self, value: Any) -> Any:
+        if type(value) is TheirObject:
+            return {"y": object.__getattribute__(value, "_id")}
+        self.objects.append(value)
+        return {"o": len(self.objects) - 1, "n": type(value).__name__[:60]}
+
+    def _resolve(self, tree: Any) -> Any:
+        if "o" in tree:
+            return self.objects[tree["o"]]
+        return TheirObject(self._callback, tree["y"], tree.get("n", "object"))
+
+    def _callback(self, request: dict[str, Any], args: Any, kwargs: dict[str, Any]) -> Any:
+        request["a"] = [codec.encode(arg, self._handle) for arg in args]
+        request["k"] = {str(key): codec.encode(arg, self._handle) for key, arg in kwargs.items()}
+        self.channel.send(self.number, CALLBACK, request)
+        while True:
+            number, kind, reply = self.channel.recv()
+            if kind == RETURN:
+                break
+            outer = self.number
+            self.answer(number, reply)
+            self.number = outer
+        if "e" in reply:
+            raise operators.local_exception(*reply["e"])
+        return codec.decode(reply["v"], self._resolve)
+
+    # -- the questions -------------------------------------------------------------------------------------------------
+    def load(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Run the preamble and the code as a module. Only the solution's own word: a lie here can but cost it the test."""
+        module = types.ModuleType("solution")
+        sys.modules["solution"] = module
+        self.namespace = module.__dict__
+        try:
+            if job["preamble"]:
+                exec(compile(job["preamble"], "<preamble>", "exec", dont_inherit=True), self.namespace)
+        except BaseException as error:
+            return {"bad": "load_error", "text": "in the problem's own preamble: " + operators.describe(error)}
+        try:
+            compiled = compile(job["code"], "<solution>", "exec", dont_inherit=True)
+        except MemoryError:
+            return {"bad": "memory", "text": "MemoryError while compiling"}
+        except (SyntaxError, ValueError, RecursionError, OverflowError) as error:
+            return {"bad": "syntax_error", "text": operators.describe(error)}
+        try:
+            exec(compiled, self.namespace)
+        except MemoryError:
+            return {"bad": "memory", "text": "MemoryError while loading"}
+        except BaseException as error:
+            return {"bad": "early_exit" if isinstance(error, SystemExit) else "load_error", "text": operators.describe(error)}
+        name = job["entry"]
+        if name:
+            self.entry = self.namespace.get(name)
+            if self.entry is None and hasattr(self.namespace.get("Solution"), name):
+                self.entry = getattr(self.namespace["Solution"](), name)  # LeetCode's convention
+                self.namespace[name] = self.entry
+            if not callable(self.entry):
+                return {"bad": "missing_entry_point", "text": f"no function or class named {name}"}
+        return {"ok": 1}
+
+    def _evaluate(self, source: str) -> Any:
+        tree = ast.parse(source)
+        if not tree.body or not isinstance(tree.body[-1], ast.Expr):
+            raise SyntaxError("the last line of the input is not an expression")
+        last = ast.Expression(tree.body.pop().value)
+        scope = self.namespace
+        if tree.body:
+            scope = dict(scope)  # one test's variables are not the next one's
+            exec(compile(tree, "<test>", "exec"), scope)
+        return eval(compile(last, "<test>", "eval"), scope)
+
+    def _perform(self, request: dict[str, Any]) -> dict[str, Any]:
+        op = request["op"]
+        if op == "eval":
+            return {"v": codec.encode(self._evaluate(request["x"]), self._handle)}
+        if op == "repr":
+            return {"v": repr(self._evaluate(request["x"]))[:MAX_TEXT]}
+        raw = request.get("a", [])
+        args = [codec.decode(arg, self._resolve) for arg in raw]
+        kwargs = {key: codec.decode(arg, self._resolve) for key, arg in request.get("k", {}).items()}
+        if op == "entry":
+            value = self.entry(*args, **kwargs)
+        elif op == "global":
+            value = self.namespace[request["n"]] if request["n"] in self.namespace else getattr(builtins, request["n"])
+        elif op == "drop":
+            self.objects[request["o"]] = None
+            return {"v": None}
+        else:
+            value = operators.OPERATIONS[op](self.objects[request["o"]], *args, **kwargs)
+        answer = {"v": codec.encode(value, self._handle)}
+        mutated = []
+        for index, (before, arg) in enumerate(zip(raw, args, strict=True)):
+            if isinstance(arg, _MUTABLE):
+                after = codec.encode(arg, self._handle)
+                if after != before:
+                    mutated.append([index, after])
+        if mutated:
+            answer["m"] = mutated
+        return answer
+
+    def answer(self, number: int, request: dict[str, Any]) -> None:
+        """Answer one question, whatever happens inside."""
+        self.number = number
+        try:
+            reply = self._perform(request)
+        except codec.Refused as error:
+            reply = {"e": ["TooLarge", str(error)]}
+        except BaseException as error:
+            reply = {"e": operators.remote_exception(error)}
+        try:
+            self.channel.send(number, ANSWER, reply)
+        except (Oversize, RecursionError, MemoryError, ValueError, UnicodeError):
+            self.channel.send(number, ANSWER, {"e": ["TooLarge", "the answer is too large"]})
+
+
+def main(fd: int) -> None:
+    """The life of S: LOAD, questions, BYE. Returns only after BYE; the caller then exits at once."""
+    channel = BlockingChannel(fd)
+    raw = CappedText()
+    sys.stdout = sys.stderr = io.TextIOWrapper(raw, encoding="utf-8", errors="replace", write_through=False)
+    server = Server(channel)
+    number, kind, job = channel.recv()
+    channel.send(number, ANSWER, server.load(job))
+    while True:
+        number, kind, request = channel.recv()
+        if kind != ASK:
+            break
+        server.answer(number, request)
+    try:
+        sys.stdout.flush()
+        text = raw.kept.decode("utf-8", "replace")
+    except BaseException:
+        text = ""
+    channel.send(number, BYE, {"out": text})
+
+
+def script(path_fd: int) -> None:
+    """A whole program on standard input and output (its code comes on `path_fd`). The exit status is the verdict's ground."""
+    with os.fdopen(path_fd, "rb") as stream:
+        preamble, code = __import__("json").loads(stream.read())
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    sys.argv = ["solution.py"]
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False), 65536), encoding="utf-8", errors="replace")
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False), 65536), encoding="utf-8", errors="replace")
+    sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), encoding="utf-8", errors="replace", write_through=True)
+    status = 0
+    try:
+        if preamble:
+            exec(compile(preamble, "<preamble>", "exec", dont_inherit=True), module.__dict__)
+        exec(compile(code, "<solution>", "exec", dont_inherit=True), module.__dict__)
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else (0 if error.code is None else 1)
+    except BaseException as error:
+        status = 99 if isinstance(error, MemoryError) else 98 if isinstance(error, SyntaxError) else 1
+        try:
+            sys.stderr.write(operators.describe(error))
+            sys.stderr.flush()
+        except BaseException:
+            pass
+    try:
+        sys.stdout.flush()
+    except BaseException:
+        status = status or 1
+    os._exit(status & 0xFF)

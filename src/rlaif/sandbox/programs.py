@@ -1,0 +1,253 @@
+"""The life of one program: spawn, load, ask, judge. Every verdict in this file is made from trusted values on the trusted side."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from rlaif.config import SandboxConfig
+from rlaif.sandbox import compare
+from rlaif.sandbox.child import ChildProcess, Ended, Exit, cause
+from rlaif.sandbox.inside import codec, protocol
+from rlaif.sandbox.inside.protocol import ASK
+from rlaif.sandbox.loop import Task
+from rlaif.sandbox.lower import Question, Step
+from rlaif.sandbox.zygotes import Zygote
+from rlaif.types import Grade, Problem, TestReport, TestResult
+
+MAX_FILE = 16 * 2**20
+"""Largest file a program may write, its standard output included, in bytes."""
+POLICY_FAILURES = frozenset({"syntax_error", "missing_entry_point", "load_error", "tampering"})
+"""Failures for which there is nothing to score. The others ran against their tests and lost the tests they did not finish."""
+
+
+class NeedsTestChild(Exception):
+    """An answer that the trusted side cannot judge from its tree: the whole program is run again with the test child."""
+
+
+class Run:
+    """One attempt at one program on one zygote."""
+
+    def __init__(self, zygote: Zygote, config: SandboxConfig, grade: Grade, problem: Problem, code: str, steps: tuple[Step, ...]) -> None:
+        self.zygote, self.config, self.grade = zygote, config, grade
+        self.problem, self.code, self.steps = problem, code, steps
+        self.exact = problem.imported
+        self.deadline = time.monotonic() + 3 * config.timeout_s
+        self.children: list[ChildProcess] = []
+        self.results: list[TestResult] = []
+        self.stdout = ""
+        self.memory = False
+        lowered = sum(step.questions is not None for step in steps)
+        stdio = any(step.test.form == "stdio" for step in steps)
+        self.path = "none" if stdio or not steps else "lowered" if lowered == len(steps) else "opaque" if not lowered else "mixed"
+
+    def spawn(self, kind: int, fds: dict[int, int] | None = None) -> ChildProcess:
+        child = ChildProcess(
+            self.zygote, kind, fds or {}, cpu_s=self.config.timeout_s, memory=self.config.memory_bytes, fsize=MAX_FILE, deadline=self.deadline
+        )
+        self.children.append(child)
+        return child
+
+    # -- the whole program ---------------------------------------------------------------------------------------------
+    def report(self) -> Task[TestReport]:
+        """Run it. Raises ZygoteGone or SpawnFailed (retry), NeedsTestChild (again, opaque)."""
+        failure: str | None = None
+        message = ""
+        try:
+            if any(step.test.form == "stdio" for step in self.steps):
+                yield from self._scripts()
+            else:
+                yield from self._module()
+        except Ended as end:
+            failure, message = end.failure, end.text
+            yield from self._bury()
+        finally:
+            for child in self.children:
+                child.close()
+        if failure is None and self.memory:
+            failure, message = "memory", "it ran out of memory in a test"
+        unfinished = [TestResult(step.test, False, None, f"not reached: {message}") for step in self.steps[len(self.results) :]]
+        if failure == "tampering":  # nothing that a program said counts once it has lied about the protocol
+            self.results = [replace(result, passed=False, error="tampering") for result in self.results]
+        if len(unfinished) and failure not in POLICY_FAILURES:
+            unfinished[0] = replace(unfinished[0], error=message)
+        cpu_s = sum(child.exit.cpu_s for child in self.children[: len(self.steps) if self.path == "none" else 1] if child.exit)
+        outcome = "policy_failure" if failure in POLICY_FAILURES else "scored"
+        return TestReport(outcome, (*self.results, *unfinished), failure, message, self.stdout, cpu_s, self.grade, self.path)  # type: ignore[arg-type]
+
+    def _bury(self) -> Task[None]:
+        for child in self.children:
+            if child.exit is None:
+                yield from child.ended(kill=True)
+
+    # -- functions and classes -----------------------------------------------------------------------------------------
+    def _module(self) -> Task[None]:
+        solution = self.spawn(protocol.KIND_SOLUTION)
+        assert solution.channel is not None
+        tester: ChildProcess | None = None
+        entry = self.problem.entry_point
+        job = {"preamble": self.problem.preamble, "code": self.code, "entry": entry}
+        try:
+            loaded = yield from solution.ask(ASK, job)
+        except protocol.Oversize:
+            raise Ended("syntax_error", "the code is too large") from None
+        if "ok" not in loaded:
+            bad = loaded.get("bad")
+            known = ("syntax_error", "missing_entry_point", "load_error", "memory", "early_exit")
+            raise Ended(bad if bad in known else "tampering", str(loaded.get("text", ""))[: protocol.MAX_TEXT])
+        said_bye = False
+        for index, step in enumerate(self.steps):
+            if step.error:
+                self.results.append(TestResult(step.test, False, None, f"broken test: {step.error}"))
+            elif step.questions is not None:
+                alone = tester is None and index == len(self.steps) - 1
+                result, said_bye = yield from self._lowered(solution, step, step.questions, alone)
+                self.results.append(result)
+            else:
+                if tester is None:
+                    tester = self.spawn(protocol.KIND_TEST, {protocol.HAS_PEER: solution.channel.fileno()})
+                    is_class = self.problem.signature.lstrip().startswith(("class ", "@"))
+                    tests_job = {"preamble": self.problem.preamble, "entry": entry, "class": is_class}
+                    yield from tester.ask(ASK, tests_job)
+                self.results.append((yield from self._opaque(tester, solution, step)))
+        if tester is not None:
+            yield from tester.bye(False)
+        self.stdout = yield from solution.bye(said_bye)
+
+    def _lowered(self, solution: ChildProcess, step: Step, questions: tuple[Question, ...], alone: bool) -> Task[tuple[TestResult, bool]]:
+        shown: str | None = None
+        for position, question in enumerate(questions):
+            last = alone and position == len(questions) - 1
+            reply = yield from solution.ask(ASK, {"op": "eval", "x": question.source}, last)
+            if "v" not in reply:
+                return TestResult(step.test, False, None, self._error(reply)), last
+            tree = reply["v"]
+            passed = self._holds(question, tree)
+            shown = compare.show(tree)
+            if not passed:
+                return TestResult(step.test, False, shown, None if len(questions) == 1 else f"{question.source[:200]} gave {shown}"), last
+        return TestResult(step.test, True, shown, None), alone
+
+    def _holds(self, question: Question, tree: Any) -> bool:
+        """The verdict on one answer."""
+        match question.relation:
+            case "eq":
+                if compare.equal(tree, question.expected, self.exact):
+                    return True
+                if self.exact and compare.is_foreign(tree):
+                    raise NeedsTestChild
+                return False
+            case "is":
+                return tree is question.expected
+            case "near":
+                if type(tree) not in (int, float):
+                    if compare.is_foreign(tree):
+                        raise NeedsTestChild
+                    return False
+                try:
+                    return abs(tree - question.expected) < question.tolerance
+                except OverflowError:
+                    return False
+            case "true" | "false":
+                try:
+                    return compare.truth(tree) is (question.relation == "true")
+                except (ValueError, codec.Refused):
+                    raise NeedsTestChild from None
+
+    def _error(self, reply: dict[str, Any]) -> str:
+        error = reply.get("e")
+        if type(error) is not list or len(error) != 2 or not all(type(part) is str for part in error):
+            raise Ended("tampering", "it sent a malformed answer")
+        if error[0] == "TooLarge":
+            raise Ended("too_large", error[1][: protocol.MAX_TEXT])
+        if error[0] == "MemoryError":
+            self.memory = True
+        return error[1][: protocol.MAX_TEXT]
+
+    def _opaque(self, tester: ChildProcess, solution: ChildProcess, step: Step) -> Task[TestResult]:
+        test = step.test
+        try:
+            reply = yield from tester.ask(ASK, {"form": test.form, "input": test.input})
+        except Ended as end:
+            # The test child's own end is the solution's doing or the test's; the solution's death explains it better.
+            raise Ended("timeout" if end.failure == "timeout" else "early_exit", f"the test ended: {end.text}") from None
+        match reply.get("end"):
+            case "gone":
+                exit_: Exit = yield from solution.ended(kill=True)
+                raise cause(exit_)
+            case "tampering":
+                raise Ended("tampering", str(reply.get("text"))[: protocol.MAX_TEXT])
+        if "e" in reply:
+            return TestResult(test, False, None, self._error_of_test(reply["e"]))
+        if test.form == "call":
+            tree = reply.get("v")
+            return TestResult(test, compare.equal(tree, step.expected, self.exact), compare.show(tree), None)
+        return TestResult(test, reply.get("passed") is True, None, None)
+
+    def _error_of_test(self, error: list[str]) -> str:
+        if error[0] == "MemoryError" or error[1].startswith("MemoryError"):
+            self.memory = True
+        return error[1]
+
+    # -- whole programs on standard input and output -------------------------------------------------------------------
+    def _scripts(self) -> Task[None]:
+        for step in self.steps:
+            if step.error or step.test.form != "stdio":
+                self.results.append(TestResult(step.test, False, None, step.error or "mixes standard input with calls"))
+                continue
+            self.deadline = time.monotonic() + 3 * self.config.timeout_s
+            self.results.append((yield from self._script(step)))
+
+    def _script(self, step: Step) -> Task[TestResult]:
+        test = step.test
+        with _file(test.input) as stdin, _file("") as stdout, _file(json.dumps([self.problem.preamble, self.code])) as code:
+            child = self.spawn(
+                protocol.KIND_SCRIPT,
+                {protocol.HAS_CHANNEL: code.fileno(), protocol.HAS_STDIN: stdin.fileno(), protocol.HAS_STDOUT: stdout.fileno()},
+            )
+            exit_ = yield from child.ended()
+            output = os.pread(stdout.fileno(), MAX_FILE, 0).decode("utf-8", "replace")
+        if not self.stdout:
+            self.stdout = output[:16384]
+        if exit_.status == 98 << 8:
+            raise Ended("syntax_error", "the program does not compile")
+        cpu_s = exit_.cpu_s
+        if exit_.status != 0:
+            error = (
+                "MemoryError" if exit_.status == 99 << 8 else f"exit status {exit_.status >> 8}" if exit_.status & 0x7F == 0 else cause(exit_).text
+            )
+            if exit_.reason == protocol.REASON_ASKED:
+                error = "it ran out of wall time"
+            self.memory = self.memory or error == "MemoryError"
+            return TestResult(test, False, output[:300], error, cpu_s)
+        return TestResult(test, same_text(output, test.expected), output[:300], None, cpu_s)
+
+
+def same_text(output: str, expected: str) -> bool:
+    """Equal but for white space at the ends of lines and of the whole (the convention of programming contests)."""
+
+    def lines(text: str) -> list[str]:
+        return [line.rstrip() for line in text.strip().split("\n")]
+
+    return lines(output) == lines(expected)
+
+
+def _file(text: str) -> Any:
+    """An unnamed file holding the text, at its beginning. In memory where the system can."""
+    stream: Any
+    if hasattr(os, "memfd_create"):
+        stream = os.fdopen(os.memfd_create("program"), "w+b")
+    else:
+        stream = tempfile.TemporaryFile()
+    stream.write(text.encode("utf-8", "surrogatepass"))
+    stream.flush()
+    os.lseek(stream.fileno(), 0, os.SEEK_SET)
+    return stream
+
+
+Attempt = Callable[[Zygote], Task[TestReport]]
