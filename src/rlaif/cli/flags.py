@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import io
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,12 +92,12 @@ def train_command_line(prog: str = "rlaif train", defaults: Mapping[str, Any] | 
         "Train a language model to write better Python from AI feedback and execution.",
         TRAIN_EXAMPLE.replace("rlaif train", prog),
         TrainConfig,
-        defaults=defaults or {},
+        defaults=_dotted(defaults or {}),
     )
 
 
 def parse_train(argv: Sequence[str], prog: str = "python train.py", defaults: Mapping[str, Any] | None = None) -> TrainConfig:
-    """The settings of a training run. `defaults` (nested names with a dot) give way to a config file and to flags. Raises UsageError."""
+    """The settings of a training run. `defaults` (nested as in a config file) give way to a config file and to flags. Raises UsageError."""
     return train_command_line(prog, defaults).parse(argv).settings
 
 
@@ -189,7 +190,7 @@ def _spellings(leaves: Mapping[str, FieldInfo]) -> dict[str, str]:
 
 
 def _description(line: CommandLine[Any]) -> str:
-    details = f"\n\n{line.details}" if line.details else ""
+    details = f"\n\n{textwrap.fill(line.details, 80, break_on_hyphens=False)}" if line.details else ""
     return f"{line.summary}{details}\n\nExample:\n  {line.example}"
 
 
@@ -246,9 +247,8 @@ def _twin_class(cls: type[Settings], defaults: Mapping[str, Any], prefix: str) -
     for name, info in cls.model_fields.items():
         if inner := _settings_class(info):
             group = _twin_class(inner, defaults, f"{prefix}{name}.")
-            group.__doc__ = (
-                f"{(inner.__doc__ or '').strip()} `--{name} KIND` is short for `--{name}.kind KIND`." if name == "judge" else inner.__doc__
-            )
+            short = f" `--{name} KIND` is short for `--{name}.kind KIND`." if ALIASES.get(name) == f"{name}.kind" else ""
+            group.__doc__ = f"{(inner.__doc__ or '').strip()}{short}"
             members.append((name, group, field(default_factory=group)))
             continue
         default = defaults.get(prefix + name, info.get_default(call_default_factory=True))

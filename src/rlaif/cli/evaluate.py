@@ -1,0 +1,153 @@
+"""`rlaif evaluate`: pass@k of a model, or of completions that exist already, with intervals and per difficulty."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from rlaif.cli.flags import CommandLine, Parsed
+from rlaif.config import EvalConfig
+from rlaif.errors import UsageError
+from rlaif.types import Problem, Split
+
+
+class EvaluateConfig(EvalConfig):
+    """One evaluation, and what to compare it with."""
+
+    completions: Path | None = None
+    """Score this JSONL file ("task_id" and "completion" a line) instead of a model; no model is loaded."""
+    baseline: str | None = None
+    """Evaluate this model too and compare the two problem by problem; `base`: the model that the run began with."""
+    fail_under: float | None = Field(None, ge=0, le=1)
+    """Exit with code 4 if the success rate is below this share, such as 0.4."""
+
+
+def command_line(prog: str = "rlaif evaluate") -> CommandLine[EvaluateConfig]:
+    """The flags of `rlaif evaluate` and of `python evaluate.py`."""
+    return CommandLine(
+        prog,
+        "How many held-out problems a model solves: pass@k with intervals, per difficulty.",
+        f"{prog} --model_path smollm2-135m --limit 4",
+        EvaluateConfig,
+        switches={
+            "json": "The result as JSON on stdout, prose on stderr.",
+            "interactive": "Open the chat instead: type a task, see the code, run a test on it.",
+        },
+        details="Without --model_path the latest run under runs/ is evaluated, on its own held-out problems and with its own limits.",
+    )
+
+
+def run(argv: Sequence[str], prog: str = "rlaif evaluate") -> int:
+    """Returns 0, or raises BelowThreshold after the result was printed; other RlaifErrors come before it."""
+    if "--interactive" in argv:
+        from rlaif.cli import chat
+
+        return chat.run([word for word in argv if word != "--interactive"], prog=f"{prog} --interactive")
+    parsed = command_line(prog).parse(argv)
+    out: dict[str, Any]
+    if parsed.settings.completions is not None:
+        result, out, lines = _evaluate_completions(parsed.settings)
+    else:
+        result, out, lines = _evaluate_model(parsed)
+    print(json.dumps(out) if "json" in parsed.switches else "\n".join(lines))
+    if parsed.settings.fail_under is not None:
+        from rlaif.evals import fail_under
+
+        sys.stdout.flush()
+        fail_under(result, parsed.settings.fail_under)
+    return 0
+
+
+def _evaluate_completions(config: EvaluateConfig) -> tuple[Any, dict[str, Any], list[str]]:
+    from rlaif.evals import score_completions
+    from rlaif.problems import load_problems
+    from rlaif.sandbox import Sandbox
+
+    assert config.completions is not None
+    if config.baseline is not None:
+        raise UsageError("--baseline needs a model to compare with", "--completions loads none", "leave one of the two out")
+    problems = load_problems(config.problems)
+    with Sandbox(config.sandbox) as sandbox:
+        scores = score_completions(config.completions, problems, sandbox, config.k, name=config.problems)
+    return scores.result, scores.to_dict(), scores.result.lines()
+
+
+def _evaluate_model(parsed: Parsed[EvaluateConfig]) -> tuple[Any, dict[str, Any], list[str]]:
+    from rlaif.cli.models import find_model
+    from rlaif.evals import compare
+    from rlaif.sandbox import Sandbox
+
+    choice = find_model(parsed.settings.model_path)
+    config = like_the_run(parsed, choice.run_config)
+    problems = held_out_problems(config)
+    baseline = _baseline(config, choice) if config.baseline is not None else None
+    with Sandbox(config.sandbox) as sandbox:
+        result = evaluate_one(choice, config, problems, sandbox)
+        out, lines = result.to_dict(), result.lines()
+        if baseline is not None:
+            before = evaluate_one(baseline, config, problems, sandbox)
+            comparison = compare(before, result)
+            out |= {"baseline": before.to_dict(), "comparison": comparison.to_dict()}
+            lines += ["", *before.lines(), "", *comparison.lines()]
+    return result, out, lines
+
+
+def like_the_run(parsed: Parsed[EvaluateConfig], run_config: dict[str, Any]) -> EvaluateConfig:
+    """The settings with the run's own in place of defaults, so that the figures are those of the run's last evaluation."""
+    config = parsed.settings
+    own: dict[str, Any] = {
+        "problems": run_config.get("eval_problems") or run_config.get("problems"),
+        "limit": run_config.get("eval_limit"),
+        "max_new_tokens": run_config.get("max_new_tokens"),
+        "samples": run_config.get("eval_samples"),
+        "temperature": run_config.get("temperature"),
+        "seed": run_config.get("seed"),
+    }
+    if "problems" in parsed.given:
+        del own["limit"]
+    values = config.model_dump() | {name: value for name, value in own.items() if value is not None and name not in parsed.given}
+    if "k" not in parsed.given:
+        values["k"] = tuple(sorted({1, values["samples"]}))
+    return EvaluateConfig(**values)
+
+
+def held_out_problems(config: EvalConfig) -> list[Problem]:
+    """The problems to evaluate on. Raises UsageError for an unknown set, ProblemFileError for a bad file."""
+    from rlaif.problems import load_problems
+
+    split: Split | None = None if config.split == "all" else config.split
+    return load_problems(config.problems, split=split, limit=config.limit)
+
+
+def evaluate_one(choice: Any, config: EvalConfig, problems: list[Problem], sandbox: Any) -> Any:
+    """Load one model and evaluate it; says on stderr what it is busy with."""
+    import torch
+
+    from rlaif.evals import evaluate
+    from rlaif.policy.model import load_policy
+    from rlaif.train.loop import policy_generator
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    policy = load_policy(choice.source, dtype=config.dtype, device=config.device, trainable=False)
+    answers = f"{len(problems) * config.samples} answers"
+    print(
+        f"{choice.label}: writing {answers} to {len(problems)} problems, at most {config.max_new_tokens} tokens each ...", file=sys.stderr, flush=True
+    )
+    return evaluate(policy_generator(policy, config), problems, sandbox, config, model=choice.label)
+
+
+def _baseline(config: EvaluateConfig, choice: Any) -> Any:
+    from rlaif.cli.models import find_model
+
+    assert config.baseline is not None
+    if config.baseline != "base":
+        return find_model(config.baseline)
+    if choice.base is None:
+        raise UsageError("--baseline base needs a run", f"{choice.label} is no run, so nobody knows what it began with", "--baseline MODEL")
+    return find_model(choice.base)

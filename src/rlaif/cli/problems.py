@@ -1,0 +1,145 @@
+"""`rlaif problems`: what a set holds, whether it is fit to train on, and the set in our own layout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from rlaif.cli.flags import CommandLine, Positional
+from rlaif.cli.group import run_group
+from rlaif.config import SandboxConfig, Settings
+from rlaif.errors import RunFailed, UsageError
+from rlaif.problems import load_problems, problem_to_dict
+from rlaif.types import Difficulty, Problem, Split
+
+_SET = Positional("NAME", "`builtin`, `builtin/TOPIC`, a data set's name, or a file (default: builtin)", required=False)
+
+
+class ProblemSetConfig(Settings):
+    """Which problems of the set."""
+
+    split: Literal["train", "validation", "test", "all"] = "all"
+    topic: str | None = None
+    """Only this topic."""
+    difficulty: Difficulty | None = None
+    """Only this difficulty."""
+    limit: int | None = Field(None, ge=1)
+    """At most so many, the first ones."""
+
+
+class CheckConfig(ProblemSetConfig):
+    """Which problems of the set, and how they are run."""
+
+    mutants: int = Field(5, ge=0)
+    """Broken variants of each reference that the tests must catch (0: run the references only)."""
+    sandbox: SandboxConfig = SandboxConfig()
+
+
+class ExportConfig(ProblemSetConfig):
+    """Which problems of the set, and where they go."""
+
+    out: Path | None = None
+    """The file to write; default: standard output."""
+
+
+LIST = CommandLine(
+    "rlaif problems list",
+    "The problems of a set, one a line, or how many there are of each kind.",
+    "rlaif problems list --topic strings --limit 5",
+    ProblemSetConfig,
+    positionals=(_SET,),
+    switches={"json": "One JSON object a line.", "count": "Only the numbers by split, topic and difficulty."},
+)
+CHECK = CommandLine(
+    "rlaif problems check",
+    "Run every reference solution against every test, and broken variants of it that must fail.",
+    "rlaif problems check builtin --limit 10",
+    CheckConfig,
+    positionals=(_SET,),
+    switches={"json": "The findings as JSON on stdout, prose on stderr."},
+)
+EXPORT = CommandLine(
+    "rlaif problems export",
+    "The set as JSONL in this project's layout, with the role of every test, to edit and to train on.",
+    "rlaif problems export builtin --difficulty easy --out my_problems.jsonl",
+    ExportConfig,
+    positionals=(_SET,),
+    switches={"force": "Write over a file that exists."},
+)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Returns the exit code; raises RlaifError."""
+    commands = {
+        "list": ("what a set holds", _list),
+        "check": ("whether its references pass and its tests can tell", _check),
+        "export": ("the set as JSONL, to edit", _export),
+    }
+    return run_group("rlaif problems", "Problem sets: the built-in ones, public ones by name, and files.", "rlaif problems list", commands, argv)
+
+
+def choose(name: str | None, config: ProblemSetConfig) -> list[Problem]:
+    """The problems that the flags name, in the set's order. Raises UsageError if none is left."""
+    split: Split | None = None if config.split == "all" else config.split
+    problems = load_problems(name or "builtin", split=split)
+    kept = [one for one in problems if config.topic in (None, one.topic) and config.difficulty in (None, one.difficulty)]
+    if not kept:
+        topics = ", ".join(sorted({one.topic for one in problems}))
+        raise UsageError(f"No problem of {name or 'builtin'} is left", f"its topics are {topics}", "other --topic, --difficulty or --split")
+    return kept[: config.limit]
+
+
+def _list(argv: Sequence[str]) -> int:
+    parsed = LIST.parse(argv)
+    problems = choose(parsed.word("NAME"), parsed.settings)
+    if "count" in parsed.switches:
+        counts = {key: dict(sorted(Counter(getattr(one, key) for one in problems).items())) for key in ("split", "difficulty", "topic")}
+        if "json" in parsed.switches:
+            print(json.dumps({"problems": len(problems)} | counts))
+            return 0
+        print(f"{len(problems)} problems")
+        for key, found in counts.items():
+            print(f"  {key}: " + ", ".join(f"{name} {count}" for name, count in found.items()))
+        return 0
+    for one in problems:
+        if "json" in parsed.switches:
+            tests = dict(Counter(test.role for test in one.tests))
+            fields = {"id": one.id, "topic": one.topic, "difficulty": one.difficulty, "split": one.split, "entry_point": one.entry_point}
+            print(json.dumps(fields | {"tests": tests, "reference": one.reference is not None, "prompt": one.prompt}))
+        else:
+            prompt = " ".join(one.prompt.split())
+            print(f"{one.id}  {one.difficulty}  {one.split}  {len(one.tests)} tests  {prompt if len(prompt) <= 90 else prompt[:89] + '…'}")
+    return 0
+
+
+def _export(argv: Sequence[str]) -> int:
+    parsed = EXPORT.parse(argv)
+    problems = choose(parsed.word("NAME"), parsed.settings)
+    lines = (json.dumps(problem_to_dict(one), ensure_ascii=False) + "\n" for one in problems)
+    path = parsed.settings.out
+    if path is None:
+        sys.stdout.writelines(lines)
+        return 0
+    if path.exists() and "force" not in parsed.switches:
+        raise UsageError(f"{path} exists", "", "--force to write over it, or another --out")
+    path.write_text("".join(lines), encoding="utf-8")
+    print(f"{len(problems)} problems written to {path}")
+    return 0
+
+
+def _check(argv: Sequence[str]) -> int:
+    parsed = CHECK.parse(argv)
+    config = parsed.settings
+    problems = choose(parsed.word("NAME"), config)
+    from rlaif.problems.check import check_problems
+    from rlaif.sandbox import Sandbox
+
+    with Sandbox(config.sandbox) as sandbox:
+        findings = check_problems(problems, sandbox)
+    raise NotImplementedError(findings, RunFailed)
