@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from rlaif.cli.group import run_group
 from rlaif.config import SandboxConfig, Settings
 from rlaif.errors import RunFailed, UsageError
 from rlaif.problems import load_problems, problem_to_dict
+from rlaif.runs.text import printable
 from rlaif.types import Difficulty, Problem, Split
 
 _SET = Positional("NAME", "`builtin`, `builtin/TOPIC`, a data set's name, or a file (default: builtin)", required=False)
@@ -141,5 +143,16 @@ def _check(argv: Sequence[str]) -> int:
     from rlaif.sandbox import Sandbox
 
     with Sandbox(config.sandbox) as sandbox:
-        findings = check_problems(problems, sandbox)
-    raise NotImplementedError(findings, RunFailed)
+        findings = check_problems(problems, sandbox, mutants_per_problem=config.mutants)
+    wrong = len({finding.problem_id for finding in findings if finding.is_error})
+    if "json" in parsed.switches:
+        print(json.dumps({"problems": len(problems), "with_errors": wrong, "findings": [asdict(one) | {"error": one.is_error} for one in findings]}))
+    for one in findings if "json" not in parsed.switches else ():
+        test = f" (test: {printable(one.test, 1, 120)})" if one.test else ""
+        print(f"{'ERROR' if one.is_error else 'note '} {one.problem_id}: {one.kind.replace('_', ' ')}: {printable(one.message, 3)}{test}")
+    if wrong:
+        raise RunFailed(
+            f"{wrong} of {len(problems)} problems are not fit to train on", "the findings above say why", "correct them, or leave them out"
+        )
+    print(f"{len(problems)} problems checked: no error", file=sys.stderr if "json" in parsed.switches else sys.stdout)
+    return 0

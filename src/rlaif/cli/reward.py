@@ -80,7 +80,8 @@ def run(argv: Sequence[str]) -> int:
     outcomes: Counter[str] = Counter()
     first_bad: str | None = None
     with ExitStack() as stack:
-        entries = read_entries(name, open_input(name, stack), config)
+        needs_tests = config.feedback == "execution" or config.judge.kind == "none"
+        entries = read_entries(name, open_input(name, stack), needs_tests)
         engine = make_engine(config, stack)
         for entry, feedback in score_entries(entries, engine):
             show(entry, feedback)
@@ -106,19 +107,18 @@ def make_engine(config: RewardConfig, stack: ExitStack) -> RewardEngine:
     return RewardEngine(sandbox, judge, config.feedback)
 
 
-def score_entries(entries: Iterable[Entry], engine: RewardEngine) -> Iterator[tuple[Entry, Feedback]]:
+def score_entries(entries: Iterable[Entry | None], engine: RewardEngine) -> Iterator[tuple[Entry, Feedback]]:
     """Each entry with its feedback, in order."""
-    for chunk in _chunks(entries):
+    for chunk in chunks(entries):
         good = [entry for entry in chunk if entry.problem is not None]
         scored = iter(engine.score([entry.problem for entry in good if entry.problem], [entry.code for entry in good]) if good else [])
         for entry in chunk:
             yield entry, next(scored) if entry.problem is not None else Feedback(None, "invalid_input", reasons=(f"line {entry.line}: {entry.why}",))
 
 
-def read_entries(name: str, lines: Iterable[bytes | None], config: RewardConfig) -> Iterator[Entry | None]:
+def read_entries(name: str, lines: Iterable[bytes | None], needs_tests: bool) -> Iterator[Entry | None]:
     """The lines as entries; None means "nothing more is waiting, answer what you have". Blank lines are skipped."""
     path = "standard input" if name == "-" else name
-    needs_tests = config.feedback == "execution" or config.judge.kind == "none"
     number = 0
     for raw in lines:
         if raw is None:
@@ -211,7 +211,8 @@ def _waiting(stream: BinaryIO) -> Iterator[bytes | None]:
             yield None
 
 
-def _chunks(entries: Iterable[Entry | None]) -> Iterator[list[Entry]]:
+def chunks(entries: Iterable[Entry | None]) -> Iterator[list[Entry]]:
+    """Entries to be answered together: CHUNK_LINES of them, fewer where the writer waits."""
     chunk: list[Entry] = []
     for entry in entries:
         if entry is not None:
