@@ -1,4 +1,4 @@
-"""What a child gives up before it runs code: the layers, each probed for at start and reported.
+"""What a child gives up before it runs code: the layers, each tried at start in a throw-away child and reported.
 
 Everything goes through ctypes, so that no compiler is needed. The order matters: limits, then uid, then no_new_privs,
 Landlock, and seccomp last, because each step needs a call that a later one takes away.
@@ -6,22 +6,31 @@ Landlock, and seccomp last, because each step needs a call that a later one take
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
+import shutil
 import signal
 import sys
+import tempfile
 from typing import Any
+
+from . import landlock, seccomp
 
 PARALLEL = os.cpu_count() or 1
 """A program's threads can burn this many CPU seconds a second, so its clock is looked at that much sooner."""
 
 LINUX = sys.platform == "linux"
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_CHILD_SUBREAPER = 1, 4, 38, 36
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWNET = 0x20000, 0x4000000, 0x8000000, 0x40000000
+MS_NOSUID_NODEV_NOEXEC, MS_REC_PRIVATE, MNT_DETACH = 14, 0x44000, 2
 MAX_OPEN_FILES = 64
 MAX_THREADS = 256
+SCRATCH_OPTIONS = "size=16m,nr_inodes=512,mode=700"
 FIRST_UID = 61184
 """Numbers that systemd keeps for short-lived services; nobody owns a file under them."""
+SHM = "/dev/shm"
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -39,10 +48,22 @@ def _limit(name: str, soft: int, hard: int | None = None) -> None:
     hard = soft if hard is None else hard
     if ceiling != resource.RLIM_INFINITY:
         hard = min(hard, ceiling)
-    try:
+    with contextlib.suppress(ValueError, OSError):  # macOS refuses some of them
         resource.setrlimit(number, (min(soft, hard), hard))
-    except (ValueError, OSError):  # macOS refuses some of them
-        pass
+
+
+def _mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None) -> bool:
+    def raw(text: str | None) -> bytes | None:
+        return None if text is None else text.encode()
+
+    return libc.mount(raw(source), raw(target), raw(kind), ctypes.c_ulong(flags), raw(data)) == 0
+
+
+def drop_capabilities() -> None:
+    """For a root that cannot change its uid: keep the number, lose the powers."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    if libc.capset(header, (ctypes.c_uint32 * 6)()) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 class Jail:
@@ -51,16 +72,34 @@ class Jail:
     def __init__(self, options: dict[str, Any]) -> None:
         self.options = options
         self.off = set(options["without"])
+        self.root = os.geteuid() == 0
         self.layers: dict[str, bool] = {"rlimits": True, "session": True}
-        self.own_uid = LINUX and os.geteuid() == 0 and "own_uid" not in self.off and self._can_change_uid()
-        self.layers["own_uid"] = self.own_uid
+        self.own_uid = LINUX and self.root and "own_uid" not in self.off and self._can_change_uid()
+        self.mounts = LINUX and self.root and "mounts" not in self.off and self._private_mounts()
+        self.filter: seccomp.Filter | None = None
+        self.landlock = LINUX and "landlock" not in self.off and landlock.abi() > 0
+        self.base: str | None = None
+        self.scratch: dict[int, str | None] = {}
+        self.rules: dict[int, int] = {}
+        self.threads_fd = -1
+        self.extra = [path for name in ("numpy", "numpy.libs") if options.get("site") and os.path.isdir(path := os.path.join(options["site"], name))]
         _limit("RLIMIT_CORE", 0)
+        self.layers |= {"own_uid": self.own_uid, "private_mounts": self.mounts, "bubblewrap": bool(options.get("bubblewrap"))}
         if LINUX:
             self.layers["subreaper"] = prctl(PR_SET_CHILD_SUBREAPER, 1)
             self.layers["non_dumpable"] = prctl(PR_SET_DUMPABLE, 0)
             self.layers["no_new_privs"] = "no_new_privs" not in self.off and prctl(PR_SET_NO_NEW_PRIVS, 1)
             for name in ("RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE", "RLIMIT_RTPRIO"):
                 _limit(name, 0)
+            if not self.own_uid:
+                with contextlib.suppress(OSError):
+                    self.threads_fd = os.open("/proc/loadavg", os.O_RDONLY)
+            if "seccomp" not in self.off and self.layers["no_new_privs"]:
+                with contextlib.suppress(OSError):
+                    self.filter = seccomp.Filter()
+        self.landlock = self.landlock and self.layers.get("no_new_privs", False)
+        self.layers |= {"seccomp": self.filter is not None, "landlock": self.landlock}
+        self.caged = self.landlock and self.filter is not None
 
     @staticmethod
     def _can_change_uid() -> bool:
@@ -75,14 +114,95 @@ class Jail:
                 os._exit(1)
         return os.waitpid(pid, 0)[1] == 0
 
+    @staticmethod
+    def _private_mounts() -> bool:
+        """A mount table of our own, so that every program can have a small private tmpfs; no network, while we are at it."""
+        if not os.path.isdir(SHM) or libc.unshare(CLONE_NEWNS) != 0:
+            return False
+        libc.unshare(CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
+        return _mount(None, "/", None, MS_REC_PRIVATE, None) and _mount("scratch", SHM, "tmpfs", MS_NOSUID_NODEV_NOEXEC, "size=1m,mode=711")
+
+    # -- scratch folders: one a slot, emptied after each program ----------------------------------------------------------
+    def _scratch(self, slot: int) -> str | None:
+        if self.mounts:
+            path = f"{SHM}/{slot}"
+            os.mkdir(path)
+            return path if self._fresh(slot, path) else None
+        if self.caged:
+            return None  # Landlock grants nothing: a folder on a real disk could be filled
+        if self.base is None:
+            self.base = tempfile.mkdtemp(prefix="rlaif-sandbox-")
+            os.chmod(self.base, 0o711)
+        path = f"{self.base}/{slot}"
+        os.mkdir(path, 0o700)
+        if self.own_uid:
+            os.chown(path, FIRST_UID + slot, FIRST_UID + slot)
+        return path
+
+    def _fresh(self, slot: int, path: str) -> bool:
+        owner = FIRST_UID + slot if self.own_uid else 0
+        return _mount("scratch", path, "tmpfs", MS_NOSUID_NODEV_NOEXEC, f"{SCRATCH_OPTIONS},uid={owner},gid={owner}")
+
     def before(self, slot: int) -> None:
-        """In Z, before the fork."""
+        """In Z, before the fork: the slot's scratch folder and rules exist. Raises OSError."""
+        if slot in self.scratch:
+            return
+        scratch = self._scratch(slot)
+        if self.landlock:
+            self.rules[slot] = landlock.ruleset(self.extra, scratch)
+        self.scratch[slot] = scratch
 
-    def after(self, slot: int, pid: int) -> None:
+    def after(self, slot: int) -> None:
         """In Z, after the child was reaped: nothing of it may remain."""
+        path = self.scratch[slot]
+        if self.filter is None:
+            self._kill_orphans()
+        if path is None:
+            return
+        if self.mounts:
+            if os.listdir(path):
+                libc.umount2(path.encode(), MNT_DETACH)
+                self._fresh(slot, path)
+                if self.landlock:  # the rules name the old file system
+                    os.close(self.rules.pop(slot))
+                    self.rules[slot] = landlock.ruleset(self.extra, path)
+            return
+        with contextlib.suppress(OSError):
+            os.chmod(path, 0o700)
+            for entry in os.scandir(path):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
 
-    def enter(self, slot: int, zygote: int, cpu_s: float, memory: int, fsize: int) -> None:
-        """In the child. Raises if a layer that was promised cannot be had: then nothing runs."""
+    def _kill_orphans(self) -> None:
+        """Without seccomp a program can leave its group; then its children become ours (subreaper) and die here."""
+        live = self.options["live"]
+        for _ in range(20):
+            try:
+                with open(f"/proc/self/task/{os.getpid()}/children") as stream:
+                    strays = [pid for pid in map(int, stream.read().split()) if pid not in live]
+            except (OSError, ValueError):
+                return
+            if not strays:
+                return
+            for pid in strays:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(OSError):
+                    os.waitpid(pid, 0)
+
+    def close(self) -> None:
+        """Before Z ends."""
+        if self.base is not None:
+            shutil.rmtree(self.base, ignore_errors=True)
+
+    # -- the child -------------------------------------------------------------------------------------------------------
+    def enter(self, slot: int, zygote: int, keep: int, cpu_s: float, memory: int, fsize: int) -> None:
+        """In the child; descriptors below `keep` stay. Raises if a layer that was promised cannot be had: then nothing runs."""
+        scratch = self.scratch[slot]
+        os.chdir(scratch or "/")
+        os.environ["TMPDIR"] = os.environ["HOME"] = scratch or "/"
         seconds = int(cpu_s) + 2  # Z's clock is the limit; this is for a Z that is late
         _limit("RLIMIT_CPU", seconds, seconds + 1)
         if LINUX:
@@ -91,17 +211,29 @@ class Jail:
         _limit("RLIMIT_NOFILE", MAX_OPEN_FILES)
         if self.own_uid:
             _limit("RLIMIT_NPROC", MAX_THREADS)
-            uid = FIRST_UID + slot % 4000
+            uid = FIRST_UID + slot
             os.setgroups([])
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
+        elif not self.root:
+            self._limit_threads()
+        elif self.caged:
+            drop_capabilities()
         if LINUX:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != zygote:
                 os._exit(95)
             prctl(PR_SET_DUMPABLE, 0)
-        os.closerange(5, 65536 if LINUX else 4096)
+        if self.landlock:
+            landlock.restrict(self.rules[slot])
+        os.closerange(keep, 65536 if LINUX else 4096)
+        if self.filter is not None:
+            self.filter.install(os.getpid())
 
-    def probe(self, zygote: int) -> dict[str, Any]:
-        """What was reached, for the greeting."""
-        return {"layers": self.layers, "python": sys.version.split()[0], "numpy": "numpy" in sys.modules, "pid": zygote}
+    def _limit_threads(self) -> None:
+        """RLIMIT_NPROC counts all of the user's threads, so it has to start from how many there are on the machine."""
+        if self.threads_fd >= 0:
+            total = int(os.pread(self.threads_fd, 100, 0).split()[3].split(b"/")[1])
+            _limit("RLIMIT_NPROC", total + MAX_THREADS)
+        elif self.filter is None:
+            _limit("RLIMIT_NPROC", 512)

@@ -8,121 +8,20 @@ answers with the wait status and the CPU time. When P hangs up, every child dies
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import gc
-import importlib
 import json
 import os
 import select
 import signal
 import socket
 import sys
+import threading
 import time
 from typing import Any
 
-from . import lockdown, protocol, solution, tester
-
-PREIMPORT = [
-    "abc",
-    "argparse",
-    "array",
-    "ast",
-    "base64",
-    "binascii",
-    "bisect",
-    "calendar",
-    "cmath",
-    "codecs",
-    "collections",
-    "collections.abc",
-    "colorsys",
-    "contextlib",
-    "contextvars",
-    "copy",
-    "copyreg",
-    "csv",
-    "ctypes",
-    "dataclasses",
-    "datetime",
-    "decimal",
-    "difflib",
-    "dis",
-    "enum",
-    "fnmatch",
-    "fractions",
-    "functools",
-    "gc",
-    "getopt",
-    "glob",
-    "graphlib",
-    "hashlib",
-    "heapq",
-    "hmac",
-    "html",
-    "inspect",
-    "io",
-    "itertools",
-    "json",
-    "keyword",
-    "linecache",
-    "locale",
-    "logging",
-    "math",
-    "numbers",
-    "opcode",
-    "operator",
-    "os",
-    "pathlib",
-    "pprint",
-    "queue",
-    "random",
-    "re",
-    "reprlib",
-    "secrets",
-    "select",
-    "shlex",
-    "shutil",
-    "signal",
-    "stat",
-    "statistics",
-    "string",
-    "stringprep",
-    "struct",
-    "tempfile",
-    "textwrap",
-    "threading",
-    "time",
-    "timeit",
-    "token",
-    "tokenize",
-    "traceback",
-    "types",
-    "typing",
-    "unicodedata",
-    "unittest",
-    "unittest.mock",
-    "urllib.parse",
-    "uuid",
-    "warnings",
-    "weakref",
-    "zlib",
-    "encodings.idna",
-    "encodings.latin_1",
-    "encodings.ascii",
-    "encodings.unicode_escape",
-]
-NUMPY = [
-    "numpy",
-    "numpy.linalg",
-    "numpy.fft",
-    "numpy.random",
-    "numpy.polynomial",
-    "numpy.ma",
-    "numpy.testing",
-    "numpy.lib.stride_tricks",
-    "numpy.rec",
-    "numpy.char",
-]
+from . import landlock, lockdown, modules, protocol, solution, tester
 
 RESERVED = 10
 """Descriptors below this are the children's own: 0 to 2, channel, peer, library folder."""
@@ -152,7 +51,9 @@ class Zygote:
         self.slots: list[int] = []
         self.next_slot = 0
         self.poll = select.poll()
+        options["live"] = self.children
         self.jail = lockdown.Jail(options)
+        self.keep = PEER_FD + 1
         self.null = os.open(os.devnull, os.O_RDWR)
         self.wake_r, self.wake_w = os.pipe()
         for fd in (self.wake_r, self.wake_w):
@@ -178,6 +79,46 @@ class Zygote:
                 self._check_clocks()
             self._reap()
 
+    def check(self) -> list[str]:
+        """Lock a throw-away child down and let it try what must not work. A layer that does not hold is not claimed."""
+        layers = self.jail.layers
+        self.jail.before(0)
+        self.slots.append(0)
+        self.next_slot = 1
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            self._probe(writer)
+        os.close(writer)
+        said = os.read(reader, 4096).decode()
+        os.close(reader)
+        os.waitpid(pid, 0)
+        notes = [line for line in said.splitlines() if line]
+        broken = {line.split(":")[0] for line in notes}
+        if not said.endswith("\n.\n") and notes != ["."]:
+            broken |= {"seccomp", "landlock"}
+            notes.append("the probe did not finish")
+        for name in broken & set(layers):
+            layers[name] = False
+        return [note for note in notes if note != "."]
+
+    def _probe(self, writer: int) -> None:
+        os.dup2(writer, CHANNEL_FD)
+        try:
+            self.jail.enter(0, self.pid, self.keep, 1.0, 2**31, 2**20)
+            attempts = [("landlock", lambda: os.open("/etc/passwd", os.O_RDONLY)), ("landlock", lambda: os.open("/tmp/rlaif-probe", os.O_CREAT | os.O_WRONLY))]
+            attempts += [("seccomp", os.fork), ("seccomp", lambda: socket.socket(socket.AF_INET))] if self.jail.filter else []
+            for layer, attempt in attempts if self.jail.landlock else attempts[2:]:
+                try:
+                    attempt()
+                except (OSError, PermissionError):
+                    continue
+                os.write(CHANNEL_FD, f"{layer}: does not hold\n".encode())
+            os.write(CHANNEL_FD, b".\n")
+        except BaseException as error:
+            os.write(CHANNEL_FD, f"seccomp: {error}\nlandlock: {error}\n".encode())
+        os._exit(0)
+
     def _check_clocks(self) -> None:
         now = time.monotonic()
         for child in list(self.children.values()):
@@ -198,10 +139,8 @@ class Zygote:
             del self.by_fd[child.status.fileno()]
         child.check_at = time.monotonic() + 0.02  # and again, until it is reaped
         for kill, target in ((os.killpg, child.pid), (os.kill, child.pid)):
-            try:
+            with contextlib.suppress(OSError):  # not yet a group of its own, or already dead
                 kill(target, signal.SIGKILL)
-            except OSError:  # not yet a group of its own, or already dead
-                pass
 
     def _reap(self) -> None:
         while self.children:
@@ -214,28 +153,35 @@ class Zygote:
             child = self.children.pop(pid, None)
             if child is None:
                 continue  # an orphan that a program left behind (grade base)
-            self.jail.after(child.slot, pid)
+            self.jail.after(child.slot)
             cpu_us = int((usage.ru_utime + usage.ru_stime) * 1e6)
             if self.by_fd.pop(child.status.fileno(), None) is not None:
                 self.poll.unregister(child.status.fileno())
             self._report(child.status, status, cpu_us, usage.ru_maxrss, child.reason, 0)
             self.slots.append(child.slot)
 
+    def _end(self) -> None:
+        for pid in self.children:
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        self.jail.close()
+        os._exit(0)
+
     @staticmethod
     def _report(status: socket.socket, *fields: int) -> None:
-        try:
+        with contextlib.suppress(OSError):  # P may have lost interest
             status.send(protocol.EXIT.pack(*fields))
-        except OSError:  # P has lost interest
-            pass
         status.close()
 
     def _spawn(self) -> None:
         try:
             record, ancillary, _, _ = self.control.recvmsg(protocol.SPAWN.size, socket.CMSG_SPACE(5 * 4))
         except OSError:
-            os._exit(0)
+            record, ancillary = b"", []
         if len(record) != protocol.SPAWN.size:
-            os._exit(0)  # P is gone; the children die with us (PDEATHSIG) or by their sockets
+            self._end()  # P is gone
         fds = array.array("i")
         for _, _, data in ancillary:
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
@@ -268,7 +214,7 @@ class Zygote:
             os.setsid()
             for bit, number in ((protocol.HAS_CHANNEL, CHANNEL_FD), (protocol.HAS_PEER, PEER_FD), (protocol.HAS_STDIN, 0), (protocol.HAS_STDOUT, 1)):
                 os.dup2(given.pop(0) if has & bit else self.null, number)
-            self.jail.enter(slot, self.pid, cpu_ms / 1000, memory, fsize)
+            self.jail.enter(slot, self.pid, self.keep, cpu_ms / 1000, memory, fsize)
             gc.enable()
             if kind == protocol.KIND_SOLUTION:
                 solution.main(CHANNEL_FD)
@@ -292,19 +238,24 @@ def main(argument: str) -> None:
     sys.path[:] = [path for path in sys.path if os.path.abspath(path) != os.path.dirname(os.path.abspath(__file__))]
     if options.get("site"):
         sys.path.append(options["site"])
-    for name in PREIMPORT + (NUMPY if options["numpy"] else []):
-        try:
-            importlib.import_module(name)
-        except Exception:  # not in this Python, or numpy is broken: the solution will be told so when it imports it
-            pass
+    modules.preload(options["numpy"])
     null = os.open(os.devnull, os.O_RDWR)
     for fd in range(RESERVED):  # so that nothing received later lands on a number that a child wants
         if fd != null and not (fd == 2 and options["debug"]):
             os.dup2(null, fd, inheritable=False)
     zygote = Zygote(control, options)
-    hello = json.dumps(zygote.jail.probe(zygote.pid)).encode()
+    folder = landlock.library_folders()[0]
+    if zygote.jail.own_uid and not modules.reachable(folder):
+        modules.preload_extensions(folder)
+        if zygote.jail.landlock:
+            os.dup2(os.open(folder, os.O_RDONLY | os.O_DIRECTORY), LIBRARY_FD, inheritable=False)
+            sys.meta_path.append(modules.DescriptorFinder(LIBRARY_FD))
+            zygote.keep = LIBRARY_FD + 1
+    threading.stack_size(2**21)  # many threads must fit into the address space
+    notes = zygote.check()
     gc.collect()
     gc.disable()
     gc.freeze()
+    hello = json.dumps({"layers": zygote.jail.layers, "python": sys.version.split()[0], "numpy": "numpy" in sys.modules, "notes": notes}).encode()
     control.sendall(len(hello).to_bytes(4, "little") + hello)
     zygote.run()

@@ -1,0 +1,87 @@
+"""What the zygote imports before it forks, so that no program pays for it (and so that none has to, once files are out of reach)."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+_STANDARD = """abc argparse array ast base64 binascii bisect calendar cmath codecs collections collections.abc colorsys contextlib contextvars copy
+copyreg csv dataclasses datetime decimal difflib dis enum fnmatch fractions functools gc getopt glob graphlib hashlib heapq hmac html
+inspect io itertools json keyword linecache locale logging math numbers opcode operator os pathlib pprint queue random re reprlib secrets select
+shlex shutil signal stat statistics string stringprep struct tempfile textwrap threading time timeit token tokenize traceback types typing
+unicodedata unittest unittest.mock urllib.parse uuid warnings weakref zlib encodings.idna encodings.latin_1 encodings.ascii
+encodings.unicode_escape _strptime zoneinfo"""
+_NUMPY = "numpy numpy.linalg numpy.fft numpy.random numpy.polynomial numpy.ma numpy.testing numpy.lib.stride_tricks numpy.rec numpy.char"
+_NOT_PRELOADED = ("_test", "xx", "_xx", "_tkinter", "_curses", "readline", "nis", "ossaudiodev", "_gdbm", "_dbm", "_crypt", "spwd", "_ctypes_test")
+
+
+def preload(numpy: bool) -> None:
+    """Import everything that programs commonly use."""
+    for name in _STANDARD.split() + (_NUMPY.split() if numpy else []):
+        _import(name)
+
+
+def _import(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except Exception:  # not in this Python, or numpy is broken: the solution is told so when it imports it
+        sys.modules.pop(name, None)
+
+
+def reachable(folder: str) -> bool:
+    """True if any uid can read the library by its path."""
+    path = os.path.join(folder, "os.py")
+    try:
+        if not os.stat(path).st_mode & 0o004:
+            return False
+        while (path := os.path.dirname(path)) != "/":
+            if not os.stat(path).st_mode & 0o001:
+                return False
+    except OSError:
+        return False
+    return True
+
+
+class DescriptorFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports pure Python modules of the standard library through an open folder descriptor.
+
+    For an interpreter that lives where the children's own uid may not go (in root's home, say). Landlock still decides
+    which files can be opened.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> Any:
+        stem = fullname.replace(".", "/")
+        for name, package in ((f"{stem}/__init__.py", True), (f"{stem}.py", False)):
+            try:
+                os.close(os.open(name, os.O_RDONLY, dir_fd=self.fd))
+            except OSError:
+                continue
+            return importlib.machinery.ModuleSpec(fullname, self, origin=name, is_package=package)
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None and module.__spec__.origin is not None
+        with os.fdopen(os.open(module.__spec__.origin, os.O_RDONLY, dir_fd=self.fd), "rb") as stream:
+            source = importlib.util.decode_source(stream.read())
+        exec(compile(source, module.__spec__.origin, "exec", dont_inherit=True), module.__dict__)
+
+
+def preload_extensions(folder: str) -> None:
+    """Load the library's compiled modules, which a descriptor cannot give."""
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    try:
+        names = sorted(os.listdir(os.path.join(folder, "lib-dynload")))
+    except OSError:
+        return
+    for name in names:
+        if name.endswith(suffix) and not name.startswith(_NOT_PRELOADED):
+            _import(name.removesuffix(suffix))
