@@ -1,0 +1,116 @@
+"""Is a problem set fit to train on? Every reference passes every test, shown ones too, and mistakes put into it are noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from rlaif.problems.mutate import mutants
+from rlaif.types import Problem, TestReport, TestResult
+
+if TYPE_CHECKING:
+    from rlaif.sandbox import Job
+
+FEWEST_MUTANTS = 3
+"""A reference with fewer mutants than this that are sure to end also gets those that may hang."""
+
+
+class Runner(Protocol):
+    """What is needed of a `Sandbox`."""
+
+    def run_many(self, jobs: Iterable[Job]) -> Iterator[TestReport]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong with a problem, or (a surviving mutant) something to look at.
+
+    `reference_fails`, `weak_tests` and `infra_failure` are errors; `no_reference` and `mutant_survives` are not.
+    """
+
+    problem_id: str
+    kind: Literal["reference_fails", "weak_tests", "infra_failure", "no_reference", "mutant_survives"]
+    message: str
+    test: str | None = None
+    """The input of the test that failed."""
+    mutant: str | None = None
+    """The program that passed although it is wrong, or seems to be."""
+
+    @property
+    def is_error(self) -> bool:
+        return self.kind in ("reference_fails", "weak_tests", "infra_failure")
+
+
+def check_problems(
+    problems: Sequence[Problem], sandbox: Runner, *, mutants_per_problem: int = 6, seed: int = 0, least_killed: float = 0.5
+) -> list[Finding]:
+    """Run every reference on all its tests, then up to `mutants_per_problem` mutants of those that pass.
+
+    least_killed: with fewer than this share of its mutants noticed, a problem's tests are `weak_tests`. It is not 1 because some
+    mutants mean the same as their source. Findings come in the problems' order.
+    """
+    findings: dict[str, list[Finding]] = {problem.id: [] for problem in problems}
+    sound = []
+    with_reference = [problem for problem in problems if problem.reference is not None and problem.tests]
+    for problem in problems:
+        if problem.reference is None:
+            findings[problem.id].append(Finding(problem.id, "no_reference", "it has no reference, so its tests cannot be checked"))
+    for problem, report in zip(with_reference, _run(sandbox, ((p, p.reference or "") for p in with_reference)), strict=True):
+        found = _judge_reference(problem, report)
+        findings[problem.id] += found
+        if not found:
+            sound.append(problem)
+    pairs = [(problem, mutant) for problem in sound for mutant in problem_mutants(problem, mutants_per_problem, seed)]
+    survivors: dict[str, list[str]] = {}
+    totals: dict[str, int] = {}
+    for (problem, mutant), report in zip(pairs, _run(sandbox, pairs), strict=True):
+        totals[problem.id] = totals.get(problem.id, 0) + (report.outcome != "infra_failure")
+        if report.all_passed:
+            survivors.setdefault(problem.id, []).append(mutant)
+    for name, alive in survivors.items():
+        findings[name] += [Finding(name, "mutant_survives", "its tests pass a changed reference", mutant=mutant) for mutant in alive]
+        killed = 1 - len(alive) / totals[name]
+        if killed < least_killed:
+            message = f"its tests notice {totals[name] - len(alive)} of {totals[name]} mistakes put into the reference"
+            findings[name].append(Finding(name, "weak_tests", message, mutant=alive[0]))
+    return [finding for problem in problems for finding in findings[problem.id]]
+
+
+def problem_mutants(problem: Problem, limit: int, seed: int) -> list[str]:
+    """Mutants of the reference, with those that may hang only where there are hardly any others."""
+    if problem.reference is None:
+        return []
+    found = mutants(problem.reference, limit, seed)
+    if len(found) < min(FEWEST_MUTANTS, limit):
+        more = mutants(problem.reference, limit + len(found), seed, may_hang=True)
+        found += [mutant for mutant in more if mutant not in found][: min(FEWEST_MUTANTS, limit) - len(found)]
+    return found
+
+
+def first_failure(report: TestReport) -> TestResult | None:
+    """The first test that did not pass."""
+    return next((result for result in report.results if not result.passed), None)
+
+
+def _judge_reference(problem: Problem, report: TestReport) -> list[Finding]:
+    if report.all_passed:
+        return []
+    if report.outcome == "infra_failure":
+        return [Finding(problem.id, "infra_failure", f"it could not be checked: {report.failure}")]
+    failed = [result for result in report.results if not result.passed]
+    if not failed:
+        return [Finding(problem.id, "reference_fails", f"its reference does not run: {report.failure}: {report.message}")]
+    return [Finding(problem.id, "reference_fails", _difference(result), test=result.test.input) for result in failed]
+
+
+def _difference(result: TestResult) -> str:
+    if result.error:
+        return f"the reference fails its test: {result.error}"
+    return f"the reference gives {result.actual} and the test expects {result.test.expected}"
+
+
+def _run(sandbox: Runner, programs: Iterable[tuple[Problem, str]]) -> Iterator[TestReport]:
+    from rlaif.sandbox import Job
+
+    return sandbox.run_many(Job(problem, code, ("shown", "graded", "held_out")) for problem, code in programs)
