@@ -35,8 +35,8 @@ from rlaif.types import Problem, Rollout
 
 State = Literal["running", "done", "failed", "interrupted"]
 FORMAT = 1
-_FOLDERS = ("checkpoints", "model")
-_FILES = ("config.json", "env.json", "status.json", "report.html", "judge_cache.sqlite", "journal.jsonl", ".lock")
+_FOLDERS = ("checkpoints", "model", "tensorboard", "wandb")
+_FILES = ("config.json", "env.json", "status.json", "report.html", "overlap.json", "lift.json", "judge_cache.sqlite", "journal.jsonl", ".lock")
 _LOGS = ("metrics.jsonl", "rollouts.jsonl", "alarms.jsonl")
 
 

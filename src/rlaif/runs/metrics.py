@@ -108,7 +108,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "judge_agreement",
         "Judge agreement",
-        "How often the judge ranks a passing answer above a failing one (AUROC; 0.5 is chance).",
+        "Share of answers on which the judge's belief (over or under one half) is on the side of the hidden tests.",
         "share",
         "judge",
         "up",
