@@ -16,15 +16,17 @@ T = torch.tensor
 def test_token_weight_by_hand():
     mask_BT = T([[True, True, False], [True, False, False], [False, False, False]])
     third = 1 / 3
-    torch.testing.assert_close(losses.token_weight(mask_BT, "token"), T([[third, third, 0], [third, 0, 0], [0, 0, 0]]))
-    torch.testing.assert_close(losses.token_weight(mask_BT, "sequence"), T([[0.25, 0.25, 0], [0.5, 0, 0], [0, 0, 0]]))
-    torch.testing.assert_close(losses.token_weight(mask_BT, "fixed_length", max_tokens=5), T([[0.1, 0.1, 0], [0.1, 0, 0], [0, 0, 0]]))
+    total = losses.Denominators.of(mask_BT)
+    assert total == losses.Denominators(rows=2, tokens=3)
+    torch.testing.assert_close(losses.token_weight(mask_BT, "token", total), T([[third, third, 0], [third, 0, 0], [0, 0, 0]]))
+    torch.testing.assert_close(losses.token_weight(mask_BT, "sequence", total), T([[0.25, 0.25, 0], [0.5, 0, 0], [0, 0, 0]]))
+    torch.testing.assert_close(losses.token_weight(mask_BT, "fixed_length", total, max_tokens=5), T([[0.1, 0.1, 0], [0.1, 0, 0], [0, 0, 0]]))
     with pytest.raises(ValueError, match="max_tokens"):
-        losses.token_weight(mask_BT, "fixed_length")
+        losses.token_weight(mask_BT, "fixed_length", total)
 
 
 def test_no_action_at_all_weighs_nothing():
-    assert losses.token_weight(torch.zeros(2, 3, dtype=torch.bool), "token").sum() == 0
+    assert losses.token_weight(torch.zeros(2, 3, dtype=torch.bool), "token", losses.Denominators(0, 0)).sum() == 0
 
 
 @given(st.lists(st.integers(0, 6), min_size=2, max_size=8), st.integers(1, 4), st.sampled_from(["token", "sequence", "fixed_length"]))
@@ -32,10 +34,14 @@ def test_no_action_at_all_weighs_nothing():
 def test_the_loss_does_not_depend_on_the_micro_batch_split(lengths, size, average):
     mask_BT = torch.arange(6)[None] < T(lengths)[:, None]
     loss_BT = torch.randn(len(lengths), 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    weight_BT = losses.token_weight(mask_BT, average, max_tokens=6).double()
-    whole = (weight_BT * loss_BT).sum()
-    parts = sum((weight_BT[i : i + size] * loss_BT[i : i + size]).sum() for i in range(0, len(lengths), size))
-    torch.testing.assert_close(whole, parts, atol=1e-12, rtol=0)
+    total = losses.Denominators.of(mask_BT)
+
+    def part(rows: slice) -> torch.Tensor:
+        return (losses.token_weight(mask_BT[rows], average, total, max_tokens=6).double() * loss_BT[rows]).sum()
+
+    whole = part(slice(None))
+    parts = sum(part(slice(i, i + size)) for i in range(0, len(lengths), size))
+    torch.testing.assert_close(whole, parts, atol=1e-7, rtol=0)
 
 
 def test_clipped_surrogate_by_hand():
@@ -58,8 +64,8 @@ def test_gspo_by_hand():
     logp_BT = T([[0.2, 0.4, 99.0]])
     mask_BT = T([[True, True, False]])
     loss_BT, _ = losses.gspo_surrogate(logp_BT, torch.zeros(1, 3), T([[2.0, 2.0, 2.0]]), mask_BT, clip_low=0.5, clip_high=0.5)
-    total = (losses.token_weight(mask_BT, "sequence") * loss_BT).sum()
-    torch.testing.assert_close(total, T(-2 * math.exp(0.3)))
+    summed = (losses.token_weight(mask_BT, "sequence", losses.Denominators.of(mask_BT)) * loss_BT).sum()
+    torch.testing.assert_close(summed, T(-2 * math.exp(0.3)))
     clipped_BT, metrics = losses.gspo_surrogate(logp_BT, torch.zeros(1, 3), T([[2.0, 2.0, 2.0]]), mask_BT, clip_low=0.1, clip_high=0.1)
     torch.testing.assert_close(clipped_BT[0, 0], T(-2.2))
     assert metrics["clip_fraction"][0, 0] == 1

@@ -7,6 +7,7 @@ micro-batches, accumulation steps and ranks is the batch's loss whatever the cut
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -17,18 +18,31 @@ Average = Literal["token", "sequence", "fixed_length"]
 Metrics = dict[str, Tensor]
 
 
-def token_weight(mask_BT: Bool[Tensor, "B T"], average: Average, *, max_tokens: int | None = None) -> Float[Tensor, "B T"]:
-    """What each token's loss counts; 0 off the mask. The whole batch's mask goes in, before micro-batches are cut.
+@dataclass(frozen=True, slots=True)
+class Denominators:
+    """How many rows with an action and how many action tokens the *whole* batch has: over all micro-batches, accumulation steps and ranks."""
+
+    rows: int
+    tokens: int
+
+    @staticmethod
+    def of(mask_BT: Bool[Tensor, "B T"]) -> Denominators:
+        """Count one process's rows and tokens; add the counts of other ranks before using them."""
+        return Denominators(int((mask_BT.sum(1) > 0).sum()), int(mask_BT.sum()))
+
+
+def token_weight(mask_BT: Bool[Tensor, "B T"], average: Average, total: Denominators, *, max_tokens: int | None = None) -> Float[Tensor, "B T"]:
+    """What each token's loss counts; 0 off the mask. Any part of the batch may be given, with the whole batch's `total`.
 
     token: 1 / tokens of the batch (DAPO, arXiv 2503.14476, eq. 8). sequence: 1 / (rows · tokens of the row) (GRPO, arXiv 2402.03300, eq. 3).
     fixed_length: 1 / (rows · max_tokens), free of a length bias (Dr. GRPO, arXiv 2503.20783). Rows without an action do not count as rows.
     Raises ValueError if max_tokens is missing for fixed_length.
     """
     mask = mask_BT.float()
-    rows = (mask.sum(1) > 0).sum().clamp(min=1)
+    rows, tokens = max(total.rows, 1), max(total.tokens, 1)
     match average:
         case "token":
-            return mask / mask.sum().clamp(min=1)
+            return mask / tokens
         case "sequence":
             return mask / (mask.sum(1, keepdim=True).clamp(min=1) * rows)
         case "fixed_length":

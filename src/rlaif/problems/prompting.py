@@ -40,8 +40,12 @@ def task_text(problem: Problem) -> str:
 
 
 def _opening(problem: Problem) -> str:
-    """The code the answer starts with: what the prompt supplies and the signature."""
-    return "".join(part.rstrip() + "\n" for part in (problem.preamble, problem.signature) if part.strip())
+    """The code the answer starts with: what the prompt supplies and the signature.
+
+    It ends without a newline: tokenizers merge a newline with the indentation after it, so a prompt that ends in one is a text the
+    model has never seen continued (SmolLM2 then closes the fence at once).
+    """
+    return "\n".join(part.rstrip() for part in (problem.preamble, problem.signature) if part.strip())
 
 
 def build_prompt(problem: Problem, tokenizer: Any) -> Prompt:
@@ -72,19 +76,28 @@ def _noun(problem: Problem) -> str:
     return "class" if problem.signature.lstrip().startswith("class ") else "function"
 
 
-def extract_code(problem: Problem, response_prefix: str, text: str) -> str:
-    """The program in a completion: the opened code up to the end of its fence.
+def extract_code(problem: Problem, prompt: Prompt, text: str) -> str:
+    """The program in a completion: the opened code up to where the answer ends.
 
     A model that ignores the opening and starts over (its own fence with the whole function in it) is taken at its word if its own
     block defines the entry point and the opened one does not parse.
     """
-    code = response_prefix + cut_at_fence(text)
+    ends = [end for end in (text.find(stop) for stop in prompt.stop_texts) if end >= 0]
+    code = prompt.response_prefix + cut_at_fence(text[: min(ends)] if ends else text)
     if _parses(code):
         return code
     own = last_code_block(text)
     if own is not None and (problem.entry_point is None or _defines(own, problem.entry_point)):
         return own
     return code
+
+
+def encode_prompt(prompt: Prompt, tokenizer: Any) -> list[int]:
+    """Token ids of a prompt. A chat template writes its own special tokens; without one the tokenizer's are used, less a closing end-of-text."""
+    if getattr(tokenizer, "chat_template", None):
+        return tokenizer(prompt.text, add_special_tokens=False).input_ids
+    ids = tokenizer(prompt.text).input_ids
+    return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
 
 
 def cut_at_fence(text: str) -> str:

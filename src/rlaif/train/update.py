@@ -22,7 +22,7 @@ from rlaif.algos import advantages, kl, losses
 from rlaif.algos.losses import Denominators
 from rlaif.algos.recipes import Recipe
 from rlaif.config import TrainConfig
-from rlaif.policy.logps import MicroBatch, action_logps
+from rlaif.policy.logps import ActionLogps, action_logps
 from rlaif.policy.model import Policy
 from rlaif.train.interrupts import InterruptGuard
 from rlaif.train.rollout import Batch
@@ -120,21 +120,17 @@ def _minibatches(P: int, config: TrainConfig, generator: torch.Generator) -> Ite
         yield from order_P.chunk(config.minibatches)
 
 
-def _micro_batches(policy: Policy, batch: Batch, rows_B: Bool[Tensor, "B"], config: TrainConfig, *, values: bool) -> Iterator[MicroBatch]:
-    """Forward passes over the chosen rows. Rows left out are empty: they cost nothing."""
-    G = batch.reward_PG.shape[1]
-    chosen_PG = rows_B.view(-1, G).tolist()
-    completions = [
-        [ids if chosen else () for ids, chosen in zip(group, keep, strict=True)] for group, keep in zip(batch.completion_ids, chosen_PG, strict=True)
-    ]
-    yield from action_logps(
+def _micro_batches(policy: Policy, batch: Batch, rows_B: Bool[Tensor, "B"], config: TrainConfig, *, values: bool) -> Iterator[ActionLogps]:
+    """Forward passes over the chosen rows; the others cost nothing."""
+    return action_logps(
         policy,
         batch.prompt_ids,
-        completions,
+        batch.completion_ids,
         temperature=config.temperature,
         with_values=values,
         with_entropy=True,
         micro_batch_tokens=config.micro_batch_tokens,
+        keep=rows_B.view(batch.reward_PG.shape).tolist(),
     )
 
 
@@ -162,10 +158,10 @@ def _collect(
 ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
     logp_BT, value_BT = torch.zeros(usable_BT.shape), torch.zeros(usable_BT.shape)
     for micro in _micro_batches(policy, batch, rows_B, config, values=values):
-        row_N, time_N = micro.row_N.cpu(), micro.time_N.cpu()
-        logp_BT[row_N, time_N] = micro.logp_N.float().cpu()
-        if values and micro.value_N is not None:
-            value_BT[row_N, time_N] = micro.value_N.float().cpu()
+        row_M, time_M = micro.row_M.cpu(), micro.time_M.cpu()
+        logp_BT[row_M, time_M] = micro.logp_M.float().cpu()
+        if values and micro.value_M is not None:
+            value_BT[row_M, time_M] = micro.value_M.float().cpu()
     return logp_BT, value_BT
 
 
@@ -236,19 +232,19 @@ def _has_gradient(plan: Plan, recipe: Recipe, config: TrainConfig) -> Bool[Tenso
 
 
 def micro_loss(
-    micro: MicroBatch, plan: Plan, frozen: Frozen, part_BT: Tensor, total: Denominators, recipe: Recipe, config: TrainConfig, sums: dict[str, float]
+    micro: ActionLogps, plan: Plan, frozen: Frozen, part_BT: Tensor, total: Denominators, recipe: Recipe, config: TrainConfig, sums: dict[str, float]
 ) -> Tensor:
     """One micro-batch's share of the loss, a scalar to call backward on. Adds per-token sums of the metrics to `sums`."""
-    rows_R, place_N = torch.unique(micro.row_N.cpu(), return_inverse=True)
-    time_N = micro.time_N.cpu()
-    device = micro.logp_N.device
+    rows_R, place_M = torch.unique(micro.row_M.cpu(), return_inverse=True)
+    time_M = micro.time_M.cpu()
+    device = micro.logp_M.device
 
-    def spread(values_N: Tensor) -> Tensor:
-        padded_RT = torch.zeros(len(rows_R), part_BT.shape[1], dtype=values_N.dtype, device=device)
-        return padded_RT.index_put((place_N.to(device), time_N.to(device)), values_N)
+    def spread(values_M: Tensor) -> Tensor:
+        padded_RT = torch.zeros(len(rows_R), part_BT.shape[1], dtype=values_M.dtype, device=device)
+        return padded_RT.index_put((place_M.to(device), time_M.to(device)), values_M)
 
     mask_RT = part_BT[rows_R].to(device)
-    logp_RT = torch.where(mask_RT, spread(micro.logp_N), 0.0)
+    logp_RT = torch.where(mask_RT, spread(micro.logp_M), 0.0)
     old_RT = logp_RT.detach() if frozen.old_logp_BT is None else frozen.old_logp_BT[rows_R].to(device)
     advantage_RT = plan.advantage_BT[rows_R].to(device)
     match recipe.loss:
@@ -276,14 +272,14 @@ def micro_loss(
         metrics["ref_kl"] = kl.kl_k3(logp_RT.detach(), ref_RT)
         if not recipe.kl_in_reward and recipe.loss != "dpo":
             loss = loss + config.kl_coef * (weight_RT * kl.kl_loss(logp_RT, old_RT, ref_RT)).sum()
-    if micro.entropy_N is not None:
-        entropy_RT = spread(micro.entropy_N)
+    if micro.entropy_M is not None:
+        entropy_RT = spread(micro.entropy_M)
         metrics["entropy"] = entropy_RT.detach()
         if config.entropy_coef > 0:
             loss = loss - config.entropy_coef * (weight_RT * entropy_RT).sum()
-    if recipe.critic and micro.value_N is not None:
+    if recipe.critic and micro.value_M is not None:
         old_value_RT = frozen.value_BT[rows_R].to(device)
-        error_RT = losses.value_loss(spread(micro.value_N), old_value_RT, plan.return_BT[rows_R].to(device), clip=config.value_clip)
+        error_RT = losses.value_loss(spread(micro.value_M), old_value_RT, plan.return_BT[rows_R].to(device), clip=config.value_clip)
         loss = loss + config.value_coef * (weight_RT * error_RT).sum()
         metrics["value_loss"] = error_RT.detach()
     sums["tokens"] += int(mask_RT.sum())

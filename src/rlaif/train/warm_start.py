@@ -63,9 +63,9 @@ def warm_start(
             policy, [pairs[i][0] for i in chosen], [[pairs[i][1]] for i in chosen], temperature=1.0, micro_batch_tokens=config.micro_batch_tokens
         )
         for micro in micros:
-            logp_1N = micro.logp_N[None]
-            mask_1N = torch.ones_like(logp_1N, dtype=torch.bool)
-            loss = (token_weight(mask_1N, "token", total) * reinforce(logp_1N, torch.ones_like(logp_1N))).sum()
+            logp_1M = micro.logp_M[None]
+            mask_1M = torch.ones_like(logp_1M, dtype=torch.bool)
+            loss = (token_weight(mask_1M, "token", total) * reinforce(logp_1M, torch.ones_like(logp_1M))).sum()
             loss.backward()
             loss_sum += float(loss.detach())
         with guard.protected():
