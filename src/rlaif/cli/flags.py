@@ -308,7 +308,10 @@ def _get(found: Any, dotted: str) -> Any:
 
 def _read_config(path: Path, cls: type[Settings]) -> Values:
     """The file's values; raises UsageError for a key that is no setting, with the nearest one."""
-    values = load_toml(path)
+    try:
+        values = load_toml(path)
+    except OSError as error:
+        raise UsageError(f"Cannot read {path}", error.strerror or str(error), "check the path, or leave --config out") from None
     _refuse_unknown(values, cls, path, "")
     return values
 

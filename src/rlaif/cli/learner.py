@@ -33,12 +33,8 @@ def evaluate_main(argv: Sequence[str]) -> int:
     """`--interactive` opens the chat; everything else is `rlaif evaluate`."""
 
     def go(argv: Sequence[str]) -> int:
-        if "--interactive" in argv:
-            from rlaif.cli import chat
-
-            return chat.run([word for word in argv if word != "--interactive"])
         from rlaif.cli import evaluate
 
-        return evaluate.run(argv)
+        return evaluate.run(argv, prog="python evaluate.py")
 
     return guarded(go, list(argv))
