@@ -127,6 +127,7 @@ class RunDir:
     def write_config(self, config: Settings | Mapping[str, Any], **extra: Any) -> None:
         """The resolved settings; `extra` (for example hashes of the learner's files) is kept beside them."""
         content = json.loads(dumps(config))
+        extra |= {"published": published} if (published := self._published()) else {}
         write_json_atomic(self.config_path, {**self._config_file(), "rlaif": {"format": FORMAT, "config": content, **extra}})
 
     def write_env(self, **extra: Any) -> None:
@@ -176,23 +177,21 @@ class RunDir:
     def publish_model(self) -> None:
         """Make the folder itself loadable as the model in `model/`: its files appear beside the run's by hard link (a copy where links are not
         to be had), and config.json gets Hugging Face's keys beside "rlaif". Call it after every save into `model/`."""
-        with explained_os_errors(self.path):
-            published = []
-            for file in sorted(self.model_path.iterdir()):
-                target = self.path / file.name
-                if not file.is_file() or file.name == "config.json" or (target.exists() and file.name not in self._published()):
-                    continue
-                beside = self.path / f".{file.name}.tmp"
-                beside.unlink(missing_ok=True)
-                try:
-                    os.link(file, beside)
-                except OSError:
-                    shutil.copy2(file, beside)
-                os.replace(beside, target)
-                published.append(file.name)
         model_config = json.loads((self.model_path / "config.json").read_text(encoding="utf-8"))
-        own = {**self._config_file().get("rlaif", {}), "published": published}
-        write_json_atomic(self.config_path, {**model_config, "rlaif": own})
+        earlier = set(self._published())
+        files = [file for file in sorted(self.model_path.iterdir()) if file.is_file() and file.name != "config.json"]
+        # A file of the same name that is not ours (someone's README.md) stays as it is.
+        files = [file for file in files if file.name in earlier or not (self.path / file.name).exists()]
+        names = {file.name for file in files}
+        # Named before they are made: a crash in between must not leave files that the next call takes for someone else's.
+        own = self._config_file().get("rlaif", {})
+        write_json_atomic(self.config_path, {**self._config_file(), "rlaif": {**own, "published": sorted(earlier | names)}})
+        with explained_os_errors(self.path):
+            for file in files:
+                _link_or_copy(file, self.path / file.name)
+            for name in earlier - names:  # the shards of a model that had more of them
+                (self.path / name).unlink(missing_ok=True)
+        write_json_atomic(self.config_path, {**model_config, "rlaif": {**own, "published": sorted(names)}})
 
     # -- reading -------------------------------------------------------------------------------------------------------------------
 
@@ -293,6 +292,19 @@ def latest_run(root: Path = Path("runs"), *, with_model: bool = False) -> RunDir
         return None
     runs = [RunDir(path) for path in root.iterdir() if is_run(path) and (not with_model or (path / "model" / "config.json").exists())]
     return max(runs, key=_last_heard_of, default=None)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, at no cost in space where the file system has hard links."""
+    if target.exists() and target.samefile(source):
+        return
+    beside = target.with_name(f".{target.name}.tmp")
+    beside.unlink(missing_ok=True)
+    try:
+        os.link(source, beside)
+    except OSError:
+        shutil.copy2(source, beside)
+    os.replace(beside, target)
 
 
 def _last_heard_of(run: RunDir) -> tuple[float, str]:

@@ -174,7 +174,7 @@ class Chart {
 function chartCard(host, spec) {
   const card = node('div', { class: 'chart-card', title: spec.meaning || null });
   const main = spec.series[0].values.filter((v) => v !== null && v !== undefined);
-  card.append(node('div', { class: 'chart-head' }, node('h3', {}, spec.title), node('span', { class: 'now' }, spec.stacked ? '' : format(spec.unit, main[main.length - 1]))));
+  card.append(node('div', { class: 'chart-head' }, node('h3', {}, spec.title), node('span', { class: 'now' }, spec.stacked || spec.manyRuns ? '' : format(spec.unit, main[main.length - 1]))));
   const plot = node('div', { class: 'chart' });
   card.append(plot);
   if (spec.series.length > 1) card.append(legend(spec.series));
