@@ -40,6 +40,8 @@ class Decoder(Protocol):
 
 def make_decoder(policy: Policy, prompt_tokens: int, new_tokens: int, group_size: int, rows_in_flight: int | None, total_rows: int) -> Decoder:
     """The fastest decoder that knows this model. `prompt_tokens`, `new_tokens`: the longest there will be."""
+    from rlaif.policy.fused import FusedDecoder, can_fuse
+
     wanted = rows_in_flight or (512 if policy.device.type == "cuda" else 64)
     if policy.is_encoder_decoder:
         raise NotImplementedError
@@ -48,6 +50,8 @@ def make_decoder(policy: Policy, prompt_tokens: int, new_tokens: int, group_size
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     row_bytes = 2 * config.num_hidden_layers * heads * head_dim * (prompt_tokens + new_tokens) * policy.compute_dtype.itemsize
     rows = max(group_size, min(wanted, total_rows, CACHE_BYTES // row_bytes))
+    if can_fuse(policy):
+        return FusedDecoder(policy, rows, prompt_tokens, new_tokens, group_size)
     return HFDecoder(policy, rows, prompt_tokens + new_tokens)
 
 

@@ -74,7 +74,8 @@ class Policy:
         self.is_encoder_decoder: bool = bool(self.config.is_encoder_decoder)
         self.stop_token_ids = stop_token_ids(tokenizer, self.base)
         self._reference: Policy | None = None
-        self._sampling_model: nn.Module | None = None
+        self._sampling_model: nn.Module | None = None  # the sampler's own copies of the weights
+        self._fused: Any = None
 
     @property
     def device(self) -> torch.device:
