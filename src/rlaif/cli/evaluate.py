@@ -113,6 +113,9 @@ def like_the_run(parsed: Parsed[EvaluateConfig], run_config: dict[str, Any]) -> 
     values = config.model_dump() | {name: value for name, value in own.items() if value is not None and name not in parsed.given}
     if "k" not in parsed.given:
         values["k"] = tuple(sorted({1, values["samples"]}))
+    if max(values["k"]) > values["samples"]:  # before a model is loaded for nothing
+        most = max(values["k"])
+        raise UsageError(f"pass@{most} needs at least {most} samples a problem", f"samples is {values['samples']}", f"--samples {most}")
     return EvaluateConfig(**values)
 
 

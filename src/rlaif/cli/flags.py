@@ -326,7 +326,7 @@ def _refuse_unknown(values: Values, cls: type[Settings], path: Path, prefix: str
         inner = _settings_class(cls.model_fields[key])
         if inner is not None:
             if not isinstance(value, dict):
-                raise UsageError(f"Bad value for '{name}' in {path}", f"it is a group of settings: write a table [{name}]", "")
+                raise UsageError(f"Bad value for '{name}' in {path}", "it is a group of settings", f"a table of them, under a line [{name}]")
             _refuse_unknown(value, inner, path, f"{name}.")
 
 

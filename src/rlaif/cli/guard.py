@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from rlaif.errors import Interrupted, RlaifError
+from rlaif.errors import EnvironmentFailure, Interrupted, ProblemFileError, RlaifError
 
 Command = Callable[[Sequence[str]], int]
 
@@ -44,6 +44,8 @@ def guarded(command: Command, argv: Sequence[str]) -> int:
 
 def explain(error: Exception) -> tuple[str, int]:
     """What to tell a person about an exception, and the exit code."""
+    if isinstance(error, ProblemFileError) and not error.try_next:
+        return f"{error}\nTry: correct that, and the same command again", error.exit_code
     if isinstance(error, RlaifError):
         return str(error), error.exit_code
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -51,7 +53,9 @@ def explain(error: Exception) -> tuple[str, int]:
         return f"The disk is full{where}\nTry: free some space, or choose another disk with --output_dir", 1
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror or error}\nTry: check the path and its permissions", 1
-    # torch's own out-of-memory error is recognised by name: this module must not import torch
+    # these two are recognised by name: this module must import neither torch nor safetensors
+    if type(error).__name__ == "SafetensorError":
+        return f"A file of weights is broken or was cut off: {error}\nTry: fetch or copy the model again", EnvironmentFailure.exit_code
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "Out of memory\nTry: a smaller --batch_size, --max_new_tokens or --micro_batch_tokens, or --lora_rank 16", 1
     return f"Unexpected {type(error).__name__}: {error}\nThis is a bug in rlaif. Try: the same command with --debug, which shows where", 1
