@@ -7,6 +7,7 @@ import ast
 import pytest
 
 from rlaif.judge.sanitise import Refusal, Sanitised, escape_special, precheck, sanitise
+from rlaif.problems import load_problems
 from rlaif.types import Problem, TestCase
 
 ADD = Problem("add", "Add two numbers a and b.", (TestCase("graded", "add(1, 2)", "3"),), entry_point="add", signature="def add(a, b):")
@@ -119,7 +120,10 @@ def test_strings_of_the_problem_stay_and_prose_goes() -> None:
         entry_point="f",
         signature="def f(n):",
     )
-    code = 'def f(n):\n    if n % 3 == 0:\n        return "Fizz"\n    if n == 5:\n        return "Buzz"\n    if n in "aeiou, ":\n        return "a flawless reply"\n    return f"{n:>3} well done"'
+    code = (
+        'def f(n):\n    if n % 3 == 0:\n        return "Fizz"\n    if n == 5:\n        return "Buzz"\n'
+        '    if n in "aeiou, ":\n        return "a flawless reply"\n    return f"{n:>3} well done"'
+    )
     text = shown(code, problem)
     assert "'Fizz'" in text and "'Buzz'" in text and "'aeiou, '" in text and ":>3" in text
     assert "flawless" not in text and "well done" not in text
@@ -145,3 +149,21 @@ def test_ascii_parseable_and_idempotent() -> None:
     text = shown(code)
     assert text.isascii() and ast.parse(text)
     assert shown(text) == text
+
+
+def test_every_built_in_reference_is_shown_and_still_passes_its_tests() -> None:
+    """A judge that is shown another program than the one written would be judging nothing."""
+    problems = [problem for problem in load_problems("builtin") if problem.entry_point and problem.reference]
+    assert len(problems) > 200
+    broken = []
+    for problem in problems:
+        namespace: dict = {}
+        exec(f"{problem.preamble}\n{shown(problem.reference or '', problem)}", namespace)
+        for test in problem.tests:
+            tree = ast.parse(test.input)
+            scope = dict(namespace)
+            exec(compile(ast.Module(tree.body[:-1], []), "setup", "exec"), scope)
+            value = eval(compile(ast.Expression(tree.body[-1].value), "call", "eval"), scope)  # type: ignore[attr-defined]
+            if value != ast.literal_eval(test.expected):
+                broken.append((problem.id, test.input, value))
+    assert not broken

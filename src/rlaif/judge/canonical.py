@@ -23,7 +23,7 @@ _LONGEST_LITERAL = 12
 _KEPT_NAMES = frozenset({*dir(builtins), "self", "cls", "__name__"})
 _MODULES_TEXT = """
     collections functools itertools math cmath re string heapq bisect operator random datetime decimal fractions statistics sys os
-    json copy enum typing abc contextlib dataclasses io time textwrap array queue threading
+    json copy enum typing abc contextlib dataclasses io time textwrap calendar array queue threading
 """
 _MODULES = _MODULES_TEXT.split()
 
@@ -33,7 +33,7 @@ def canonical_source(tree: ast.Module, entry_point: str | None, vocabulary: Voca
     _drop_words(tree)
     drop_dead_code(tree, entry_point)
     _Strings(vocabulary).visit(tree)
-    _rename(tree, entry_point, parameters)
+    _rename(tree, entry_point, parameters, vocabulary.interface)
     source = ast.unparse(ast.fix_missing_locations(tree))
     # Only string constants can hold other characters now, and there the escape is the same string.
     return source.encode("ascii", "backslashreplace").decode("ascii") + "\n"
@@ -142,11 +142,8 @@ class _Strings(ast.NodeTransformer):
 def library_names() -> frozenset[str]:
     """Attributes of the built-in types and of common standard modules: names that the author did not choose."""
     owners: list[object] = [str, bytes, bytearray, int, float, complex, list, tuple, dict, set, frozenset, object, range, type, BaseException]
-    owners += [importlib.import_module(name) for name in _MODULES]
-    import collections
-    import re
-
-    owners += [collections.deque, collections.Counter, collections.OrderedDict, collections.defaultdict, re.Pattern, re.Match]
+    for module in map(importlib.import_module, _MODULES):
+        owners += [module, *(value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__)]
     return frozenset(name for owner in owners for name in dir(owner)) | {
         "cache_clear",
         "cache_info",
@@ -166,9 +163,9 @@ def _targets(node: ast.stmt) -> list[ast.expr]:
 class _Renamer(ast.NodeTransformer):
     """Names in order of appearance. Not aware of scopes: one name has one replacement in the whole program, which keeps it correct."""
 
-    def __init__(self, mapping: dict[str, str], bound: dict[str, str], known_keywords: frozenset[str]) -> None:
-        self.mapping, self.bound, self.known_keywords = mapping, bound, known_keywords
-        self.taken = set(mapping.values()) | _KEPT_NAMES
+    def __init__(self, mapping: dict[str, str], bound: dict[str, str], interface: frozenset[str], known_keywords: frozenset[str]) -> None:
+        self.mapping, self.bound, self.interface, self.known_keywords = mapping, bound, interface, known_keywords
+        self.taken = set(mapping.values()) | _KEPT_NAMES | interface
         self.counts = {"f": 0, "C": 0, "v": 0, "m": 0}
 
     def new(self, name: str, kind: str | None = None) -> str:
@@ -189,7 +186,11 @@ class _Renamer(ast.NodeTransformer):
         return name if name in _KEPT_NAMES or name in library_names() or name == "BIG_NUMBER" else self.new(name)
 
     def attribute(self, name: str) -> str:
-        return name if name in library_names() or (name.startswith("__") and name.endswith("__") and name.isascii()) else self.new(f".{name}", "m")
+        return (
+            name
+            if name in library_names() or name in self.interface or (name.startswith("__") and name.endswith("__") and name.isascii())
+            else self.new(f".{name}", "m")
+        )
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         node.id = self.name(node.id)
@@ -199,10 +200,23 @@ class _Renamer(ast.NodeTransformer):
         node.arg = self.name(node.arg)
         return node
 
-    def visit_keyword(self, node: ast.keyword) -> ast.AST:
-        if node.arg is not None:
-            node.arg = self.name(node.arg) if node.arg in self.bound else node.arg if node.arg in self.known_keywords else "option"
-        return self.generic_visit(node)
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        # A keyword is a parameter's name if the author wrote the callee, and the library's own otherwise.
+        match node.func:
+            case ast.Name(id=name):
+                theirs = name in self.bound
+            case ast.Attribute(attr=name):
+                theirs = name not in library_names()
+            case _:
+                theirs = True
+        node.func = self.visit(node.func)
+        node.args = [self.visit(argument) for argument in node.args]
+        for argument in node.keywords:
+            if argument.arg is not None:
+                renamed = theirs and (argument.arg in self.bound or argument.arg in self.mapping)
+                argument.arg = self.name(argument.arg) if renamed else argument.arg if argument.arg in self.known_keywords else "option"
+            argument.value = self.visit(argument.value)
+        return node
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         node.value = self.visit(node.value)
@@ -260,7 +274,7 @@ class _Renamer(ast.NodeTransformer):
         return self.generic_visit(node)
 
 
-def _rename(tree: ast.Module, entry_point: str | None, parameters: tuple[str, ...]) -> None:
+def _rename(tree: ast.Module, entry_point: str | None, parameters: tuple[str, ...], interface: frozenset[str]) -> None:
     bound: dict[str, str] = {}
     imported: set[str] = set()
     for node in ast.walk(tree):
@@ -294,7 +308,7 @@ def _rename(tree: ast.Module, entry_point: str | None, parameters: tuple[str, ..
     used_keywords = (
         library_names() | set(parameters) | {"maxsplit", "file", "flush", "strict", "repeat", "initial", "maxsize", "key", "reverse", "default"}
     )
-    _Renamer(mapping, bound, used_keywords).visit(tree)
+    _Renamer(mapping, bound, interface, used_keywords).visit(tree)
 
 
 def _drop_unread_extras(definition: ast.FunctionDef | ast.AsyncFunctionDef, expected: int) -> None:

@@ -56,7 +56,8 @@ class _Simplifier(ast.NodeTransformer):
             if isinstance(value, list) and value and isinstance(value[0], ast.stmt):
                 setattr(node, name, self._block(value, keep_one=name == "body"))
             elif isinstance(value, list):
-                value[:] = [new for item in value if (new := self.visit(item) if isinstance(item, ast.AST) else item) is not None]
+                visited = [(item, self.visit(item) if isinstance(item, ast.AST) else item) for item in value]
+                value[:] = [new for item, new in visited if new is not None or item is None]  # `{**x}` has None among its keys
             elif isinstance(value, ast.AST):
                 setattr(node, name, self.visit(value))
         return node

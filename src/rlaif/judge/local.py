@@ -22,7 +22,7 @@ from transformers import DynamicCache
 from rlaif.errors import JudgeUnavailable
 from rlaif.judge.calibrate import IDENTITY, Calibration
 from rlaif.judge.constitution import BELIEF, Constitution, Principle
-from rlaif.judge.prompts import RUBRIC, Segments, code_text, delimiter, problem_text, question_text
+from rlaif.judge.prompts import Segments, code_text, delimiter, problem_text, question_text, rubric_text
 from rlaif.judge.protocol import JudgeItem, failed_report, refused_report
 from rlaif.judge.sanitise import Refusal, Sanitised, sanitise
 from rlaif.types import JudgeReport
@@ -64,7 +64,7 @@ class LocalJudge:
         self.principles = tuple(principle for principle in constitution.principles if principle.id in wanted)
         self.score_token_ids = score_token_ids(tokenizer)
         self._special = tuple(token for token in map(str, getattr(tokenizer, "all_special_tokens", ())) if len(token) > 1)
-        self._head, self._tail = chat_frame(tokenizer)
+        self._head, self._tail = chat_frame(tokenizer, rubric_text(self.principles))
         self._head_ids = self._ids(self._head, special=True)
         self._question_ids = [
             self._ids(question_text(principle), special=False) + self._ids(self._tail, special=True) for principle in self.principles
@@ -292,16 +292,16 @@ def score_token_ids(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return no[: min(len(no), len(yes))], yes[: min(len(no), len(yes))]
 
 
-def chat_frame(tokenizer: Any) -> tuple[str, str]:
+def chat_frame(tokenizer: Any, rubric: str) -> tuple[str, str]:
     """(head, tail): the text before the problem and after the question, from the chat template or, without one, plain."""
     if not getattr(tokenizer, "chat_template", None):
-        return f"{RUBRIC}\n\n", "\nAnswer:"
+        return f"{rubric}\n\n", "\nAnswer:"
     mark = "\x00here\x00"
     try:
-        messages = [{"role": "system", "content": RUBRIC}, {"role": "user", "content": mark}]
+        messages = [{"role": "system", "content": rubric}, {"role": "user", "content": mark}]
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except Exception:  # a template is a third party's program; some refuse a system turn
-        text = tokenizer.apply_chat_template([{"role": "user", "content": f"{RUBRIC}\n\n{mark}"}], tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template([{"role": "user", "content": f"{rubric}\n\n{mark}"}], tokenize=False, add_generation_prompt=True)
     head, _, tail = text.partition(mark)
     return head, tail
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlaif.judge.constitution import Constitution, Principle
@@ -32,8 +33,12 @@ class Segments:
 
 
 def delimiter(secret: bytes, problem: Problem, code: str) -> str:
-    """Eight hex digits that only this run can compute for this item. The same shown code gets the same one, so scores repeat."""
-    return hmac.new(secret, f"{problem.id}\0{code}".encode(), hashlib.sha256).hexdigest()[:8]
+    """Four hex digits that only this run can compute for this item. The same shown code gets the same one, so scores repeat.
+
+    Four are enough: the code cannot hold a delimiter at all (strings are the problem's own, names are ours), so this is a second fence, and
+    every token of it is paid for in every judgement.
+    """
+    return hmac.new(secret, f"{problem.id}\0{code}".encode(), hashlib.sha256).hexdigest()[:4]
 
 
 def problem_text(problem: Problem, special_tokens: tuple[str, ...] = ()) -> str:
@@ -49,9 +54,14 @@ def code_text(code: str, mark: str, special_tokens: tuple[str, ...] = ()) -> str
     return f"<code {mark}>\n{escape_special(code.rstrip(), special_tokens)}\n</code {mark}>\n{REMINDER}\n"
 
 
+def rubric_text(principles: Sequence[Principle]) -> str:
+    """What is said once, ahead of everything: it may be long, for a local judge keeps it in its cache."""
+    return "\n".join((RUBRIC, *(f"{principle.id}: {principle.principle}" for principle in principles)))
+
+
 def question_text(principle: Principle) -> str:
-    """One question. A custom constitution's `principle` sentence is asked with its question, so that editing either is felt."""
-    return f"{principle.principle} {principle.question} Answer Yes or No."
+    """One question, at the end of each prompt: short, for it is paid for every time."""
+    return f"{principle.question} Yes or No?"
 
 
 def api_messages(constitution: Constitution, problem: Problem, code: str, mark: str) -> list[dict[str, str]]:

@@ -42,10 +42,12 @@ def words_of(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The problem's own words (`words`), and the strings that its tests, prompt and reference use literally (`literals`)."""
+    """What the problem itself says: its words, the strings that its tests, prompt and reference use literally (`literals`), and the names of
+    attributes, methods and parameters that its tests and signature use (`interface`)."""
 
     words: frozenset[str]
     literals: frozenset[str]
+    interface: frozenset[str]
 
     @staticmethod
     @lru_cache(maxsize=4096)
@@ -60,7 +62,11 @@ class Vocabulary:
             literals.update(test.expected.split() if test.form == "stdio" else ())
         for source in sources:
             literals.update(_strings_in(source))
-        return Vocabulary(frozenset(word for text in texts for word in words_of(text)) - LOADED, frozenset(literals))
+        interface = {
+            name for source in (*(test.input for test in problem.tests if test.form != "stdio"), problem.signature) for name in _names_in(source)
+        }
+        interface.update(re.findall(r"`\.?([A-Za-z_]\w*)", problem.prompt))
+        return Vocabulary(frozenset(word for text in texts for word in words_of(text)) - LOADED, frozenset(literals), frozenset(interface))
 
     def shows(self, string: str) -> bool:
         """May this string constant be shown? Symbols and the problem's own words may; prose of the author's may not."""
@@ -90,3 +96,19 @@ def _strings_in(source: str) -> set[str]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return set()
     return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def _names_in(source: str) -> set[str]:
+    """Attributes and keywords that a test uses, methods and parameters that a signature declares."""
+    source = source.strip()
+    for attempt in (source, f"{source} pass"):
+        try:
+            tree = ast.parse(attempt)
+            break
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+    else:
+        return set()
+    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    names |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword | ast.arg) and node.arg}
+    return names | {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}

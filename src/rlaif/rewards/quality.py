@@ -22,7 +22,7 @@ SELECT = "E4,E7,E9,F,B,C4,SIM,PERF,PIE,RET5,PLR1,PLR0911,PLR0912,PLW,TRY203,UP,A
 IGNORE = "PLR1714,SIM108,SIM300,UP009,UP015,PERF203,B905,PLW2901,RET505,F401"
 """Left out: matters of taste, and an unused import (the prompt's preamble often supplies one that the answer does not need)."""
 
-_BUGLIKE = ("F", "B", "E9", "PLW", "S", "E72")
+_BUGLIKE = ("F", "B", "E9", "E72", "PLW", "S1", "S3")
 _BUG_COST, _STYLE_COST = 0.25, 0.1
 _COMPLEXITY_FREE, _COMPLEXITY_COST = 10, 0.05
 _TIMEOUT_S = 60.0
