@@ -184,7 +184,7 @@ def test_live_view_redraws_and_keeps_a_line_an_episode():
         "Episode 1/3  reward 0.25",
         "Episode 2/3  reward 0.50",
         "Episode 3/3  reward 0.75",
-        "▁",
+        "▃▆█",
         "pass rate",
         "240",
         "best: reward 0.90",

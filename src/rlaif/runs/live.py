@@ -47,6 +47,7 @@ class LiveView:
         self._live.start()
 
     def stop(self) -> None:
+        self.doing = ""
         self._live.stop()
 
     def stage(self, what: str) -> None:
@@ -63,7 +64,8 @@ class LiveView:
         self.spend_usd += metrics.get("judge_spend_usd") or 0.0
         self.judge_calls += int(metrics.get("judge_calls") or 0)
         parts = [f"{title} {format_value(name, metrics[name])}" for name, title in _FIGURES if metrics.get(name) is not None]
-        self.console.print(Text.assemble((f"Episode {index}/{total}  ", "bold"), " · ".join(parts)))
+        line = Text.assemble((f"Episode {index:>{len(str(total))}}/{total}  ", "bold"), " · ".join(parts))
+        self.console.print(line, no_wrap=True, overflow="ellipsis")
         self._live.refresh()
 
     def seconds_left(self) -> float | None:
@@ -112,7 +114,9 @@ class LiveView:
                 total=max(1, self.episodes), completed=self.index, width=min(40, width - 50), complete_style="cyan", finished_style="green"
             )
             grid.add_row(Text(title, style="bold"), bar, Text(times, style="dim"))
-        self._spinner.update(text=Text(self.doing, style="dim"))
+        if not self.doing:
+            return grid
+        self._spinner.update(text=Text(self.doing, style="dim", no_wrap=True, overflow="ellipsis"))
         return Group(grid, self._spinner)
 
     def _figures(self, width: int) -> RenderableType:
@@ -122,11 +126,9 @@ class LiveView:
             values = list(self.history[name])
             if not any(value is not None for value in values):
                 continue
-            bounds = (0.0, 1.0) if name in ("reward_mean", "pass_rate") else (None, None)
-            low, high = bounds if spark > 12 and values and max(v or 0 for v in values) > 0.5 else (None, None)
-            grid.add_row(
-                Text(title, style="dim"), Text(format_value(name, values[-1]), style="bold"), Text(sparkline(values, spark, low, high), style="cyan")
-            )
+            low = 0.0 if name in ("reward_mean", "pass_rate") else None
+            figure = Text(format_value(name, values[-1]), style="bold")
+            grid.add_row(Text(title, style="dim"), figure, Text(sparkline(values, spark, low), style="cyan"))
         if self.judge_calls:
             cost = f"{self.judge_calls:,} calls" + (f", ${self.spend_usd:.2f}" if self.spend_usd else "")
             grid.add_row(Text("judge", style="dim"), Text(cost, style="bold"), Text(""))

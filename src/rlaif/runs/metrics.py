@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Group = Literal["outcome", "policy", "signal", "judge", "cost"]
-Unit = Literal["share", "number", "nats", "tokens", "tokens/s", "seconds", "usd", "count"]
+Unit = Literal["share", "number", "reward", "nats", "tokens", "tokens/s", "seconds", "usd", "count"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,11 @@ METRICS: tuple[Metric, ...] = (
         "reward_mean",
         "Reward",
         "Mean reward of the episode's scored completions, from 0 (does not parse) to 1 (right, clean and fast).",
-        "number",
+        "reward",
         "outcome",
         "up",
     ),
-    Metric("reward_std", "Reward spread", "Standard deviation of those rewards; at 0 there is nothing to learn from.", "number", "outcome"),
+    Metric("reward_std", "Reward spread", "Standard deviation of those rewards; at 0 there is nothing to learn from.", "reward", "outcome"),
     Metric("pass_rate", "Pass rate", "Share of scored completions that pass all their graded tests.", "share", "outcome", "up"),
     Metric(
         "held_out_pass_rate",
@@ -156,6 +156,8 @@ def format_value(name: str, value: float | None) -> str:
             return format_seconds(value)
         case "tokens" | "tokens/s" | "count":
             return f"{value:,.0f}"
+        case "reward":
+            return f"{value:.2f}"
         case "usd":
             return f"${value:.2f}" if value >= 0.1 or value == 0 else f"${value:.4f}"
         case "nats":

@@ -7,6 +7,7 @@ const FORMATS = {
   usd: (v) => `$${v.toFixed(v && v < 0.1 ? 4 : 2)}`,
 };
 FORMATS.nats = FORMATS.number;
+FORMATS.reward = (v) => v.toFixed(2);
 FORMATS.count = FORMATS.tokens = FORMATS['tokens/s'] = (v) => (Number.isInteger(v) || v >= 100 ? Math.round(v).toLocaleString('en') : v.toFixed(1));
 const format = (unit, value) => (value === null || value === undefined ? '–' : (FORMATS[unit] || FORMATS.number)(value));
 
