@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
@@ -84,12 +85,16 @@ class ChildProcess:
             raise Ended("tampering", "it sent a frame that nobody asked for")
         return reply
 
+    def say_bye(self) -> Task[None]:
+        """Tell it that this was all."""
+        if self.buffer or self._pending():
+            raise Ended("tampering", "it spoke before it was asked")
+        yield from self._send(protocol.pack(0, BYE, None))
+
     def bye(self, sent: bool) -> Task[str]:
         """Let it end and check that nothing else was said. Returns its captured output."""
         if not sent:
-            if self.buffer or self._pending():
-                raise Ended("tampering", "it spoke before it was asked")
-            yield from self._send(protocol.pack(0, BYE, None))
+            yield from self.say_bye()
         number, kind, reply = yield from self._frame()
         if number != 0 or kind != BYE or type(reply) is not dict:
             raise Ended("tampering", "it sent a frame that nobody asked for")
@@ -101,10 +106,8 @@ class ChildProcess:
 
     def _pending(self) -> bool:
         assert self.channel is not None
-        try:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
             self.buffer += self.channel.recv(65536, DONTWAIT)
-        except (BlockingIOError, ConnectionError):
-            pass
         return bool(self.buffer)
 
     def _send(self, data: bytes) -> Task[None]:
@@ -139,7 +142,7 @@ class ChildProcess:
                     continue
                 self.buffer = data[need:]
                 try:
-                    return header[1], header[2], json.loads(data[FRAME.size : need])
+                    return header[1], header[2], json.loads(data[FRAME.size : need].decode("ascii"))
                 except (ValueError, RecursionError):
                     raise Ended("tampering", "it sent a frame that is not JSON") from None
             try:
@@ -159,10 +162,8 @@ class ChildProcess:
     # -- death ---------------------------------------------------------------------------------------------------------
     def kill(self) -> None:
         """Ask the zygote to kill it; harmless if it is dead."""
-        try:
+        with contextlib.suppress(OSError):
             self.status.send(b"K")
-        except OSError:
-            pass
 
     def ended(self, kill: bool = False) -> Task[Exit]:
         """Wait for the zygote's word that it is dead and reaped. Raises ZygoteGone if the zygote is, SpawnFailed if it never lived."""

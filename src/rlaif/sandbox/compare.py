@@ -8,6 +8,7 @@ where the expected leaf is a float a relative difference of 1e-6 is allowed. NaN
 from __future__ import annotations
 
 import collections
+import contextlib
 import decimal
 import fractions
 import math
@@ -122,10 +123,8 @@ def _match(items: list[Any], expected: list[Any], exact: bool, budget: _Budget) 
     late: list[int] = []
     for position, item in enumerate(items):
         index: int | None = None
-        try:
+        with contextlib.suppress(ValueError, TypeError):
             index = table.get(_key(item))
-        except (ValueError, TypeError):
-            pass
         if index is not None and index in free and _equal(item, expected[index], exact, budget):
             del free[index]
             found.append(index)

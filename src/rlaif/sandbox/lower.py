@@ -17,34 +17,9 @@ from rlaif.errors import RlaifError
 from rlaif.types import Problem, Role, TestCase
 
 Relation = Literal["eq", "true", "false", "is", "near"]
-PURE = frozenset(
-    [
-        "range",
-        "list",
-        "tuple",
-        "set",
-        "dict",
-        "frozenset",
-        "str",
-        "int",
-        "float",
-        "bool",
-        "complex",
-        "bytes",
-        "bytearray",
-        "chr",
-        "ord",
-        "len",
-        "sum",
-        "min",
-        "max",
-        "abs",
-        "sorted",
-        "reversed",
-        "zip",
-        "enumerate",
-    ]
-)
+_PURE = """range list tuple set dict frozenset str int float bool complex bytes bytearray chr ord len sum min max abs sorted reversed zip
+enumerate"""
+PURE = frozenset(_PURE.split())
 """Built-ins that may build an argument from literals. (A solution that patches them only changes its own question.)"""
 
 
@@ -278,12 +253,8 @@ def _lower_assert(node: ast.stmt, called: str, entry: str) -> Question | None:
                 return None
         case ast.Compare(left=left, ops=[ast.Is()], comparators=[ast.Constant(value=True | False | None) as right]):
             relation, call, value = "is", left, right
-        case ast.Compare(
-            left=ast.Call(func=ast.Name(id="abs"), args=[ast.BinOp(left=left, op=ast.Sub(), right=right)], keywords=[]),
-            ops=[ast.Lt()],
-            comparators=[limit],
-        ):
-            return _near(left, right, limit, called, entry)
+        case ast.Compare(left=ast.Call(func=ast.Name(id="abs"), args=[ast.BinOp(op=ast.Sub()) as difference], keywords=[]), ops=[ast.Lt()]):
+            return _near(difference.left, difference.right, test.comparators[0], called, entry)
         case _:
             relation, call, value = "true", test, None
     if not _is_call(call, called):

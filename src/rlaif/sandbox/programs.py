@@ -6,7 +6,6 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -91,6 +90,8 @@ class Run:
         assert solution.channel is not None
         tester: ChildProcess | None = None
         entry = self.problem.entry_point
+        if any(step.questions is None and not step.error for step in self.steps):  # at once, so that both children start side by side
+            tester = self.spawn(protocol.KIND_TEST, {protocol.HAS_PEER: solution.channel.fileno()})
         job = {"preamble": self.problem.preamble, "code": self.code, "entry": entry}
         try:
             loaded = yield from solution.ask(ASK, job)
@@ -100,7 +101,7 @@ class Run:
             bad = loaded.get("bad")
             known = ("syntax_error", "missing_entry_point", "load_error", "memory", "early_exit")
             raise Ended(bad if bad in known else "tampering", str(loaded.get("text", ""))[: protocol.MAX_TEXT])
-        said_bye = False
+        said_bye = briefed = False
         for index, step in enumerate(self.steps):
             if step.error:
                 self.results.append(TestResult(step.test, False, None, f"broken test: {step.error}"))
@@ -109,14 +110,17 @@ class Run:
                 result, said_bye = yield from self._lowered(solution, step, step.questions, alone)
                 self.results.append(result)
             else:
-                if tester is None:
-                    tester = self.spawn(protocol.KIND_TEST, {protocol.HAS_PEER: solution.channel.fileno()})
+                assert tester is not None
+                if not briefed:
+                    briefed = True
                     is_class = self.problem.signature.lstrip().startswith(("class ", "@"))
-                    tests_job = {"preamble": self.problem.preamble, "entry": entry, "class": is_class}
-                    yield from tester.ask(ASK, tests_job)
+                    yield from tester.ask(ASK, {"preamble": self.problem.preamble, "entry": entry, "class": is_class})
                 self.results.append((yield from self._opaque(tester, solution, step)))
         if tester is not None:
-            yield from tester.bye(False)
+            yield from tester.say_bye()
+            yield from solution.say_bye()
+            yield from tester.bye(True)
+            said_bye = True
         self.stdout = yield from solution.bye(said_bye)
 
     def _lowered(self, solution: ChildProcess, step: Step, questions: tuple[Question, ...], alone: bool) -> Task[tuple[TestResult, bool]]:
@@ -239,15 +243,9 @@ def same_text(output: str, expected: str) -> bool:
 
 def _file(text: str) -> Any:
     """An unnamed file holding the text, at its beginning. In memory where the system can."""
-    stream: Any
-    if hasattr(os, "memfd_create"):
-        stream = os.fdopen(os.memfd_create("program"), "w+b")
-    else:
-        stream = tempfile.TemporaryFile()
+    stream: Any = os.fdopen(os.memfd_create("program"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()  # noqa: SIM115
     stream.write(text.encode("utf-8", "surrogatepass"))
     stream.flush()
     os.lseek(stream.fileno(), 0, os.SEEK_SET)
     return stream
 
-
-Attempt = Callable[[Zygote], Task[TestReport]]

@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import select
 import socket
 import subprocess
 import sys
@@ -19,6 +18,8 @@ from rlaif.errors import SandboxUnavailable
 from rlaif.sandbox.inside import protocol
 
 START_TIMEOUT_S = 30.0
+ENVIRONMENT = {"LANG": "C.UTF-8", "TZ": "UTC", "TMPDIR": ".", "HOME": "."}
+ENVIRONMENT |= {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # or address space runs out
 BOOT = Path(__file__).parent / "inside" / "boot.py"
 
 
@@ -55,7 +56,6 @@ class Zygote:
         """Start the process and read its greeting. Call with the lock held. Raises SandboxUnavailable."""
         self._stop()
         ours, theirs = socket.socketpair()
-        environment = {"LANG": "C.UTF-8", "TZ": "UTC", "MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         command = [interpreter(), "-I", "-S", "-B", "-X", "utf8", str(BOOT), json.dumps(self._options())]
         try:
             with theirs, tempfile.TemporaryFile() as errors:
@@ -64,7 +64,7 @@ class Zygote:
                     stdin=theirs,
                     stdout=errors,
                     stderr=None if os.environ.get("RLAIF_SANDBOX_DEBUG") else errors,
-                    env=environment,
+                    env=ENVIRONMENT,
                     cwd="/",
                     start_new_session=True,
                 )
@@ -143,9 +143,3 @@ class Zygote:
                 process.kill()
                 process.wait()
 
-
-def wait_readable(sock: socket.socket, timeout_s: float) -> bool:
-    """True if there is something to read within the time."""
-    poll = select.poll()
-    poll.register(sock.fileno(), select.POLLIN)
-    return bool(poll.poll(timeout_s * 1000))

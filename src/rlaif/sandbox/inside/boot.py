@@ -7,6 +7,10 @@ import sys
 
 
 def _main() -> None:
+    # Hooks that modules run in every forked child (logging's locks, threading's list, random's seed) cost a third of a program's
+    # time and have nothing to do here: the zygote has one thread. OpenSSL doubles the pages to copy, and hashlib does without.
+    os.register_at_fork = lambda **_: None  # type: ignore[assignment]
+    sys.modules["_hashlib"] = None  # type: ignore[assignment]
     folder = os.path.dirname(os.path.abspath(__file__))
     spec = importlib.util.spec_from_file_location("_inside", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder])
     assert spec is not None and spec.loader is not None

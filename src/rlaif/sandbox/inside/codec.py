@@ -182,7 +182,7 @@ _DECODE: dict[str, Callable[[Any, Handles | None], Any]] = {
     "s": lambda body, h: set(_items(body, h)),
     "f": lambda body, h: frozenset(_items(body, h)),
     "q": lambda body, h: collections.deque(_items(body, h)),
-    "d": lambda body, h: {key: item for key, item in (_items(pair, h) for pair in body)},
+    "d": lambda body, h: dict(_items(pair, h) for pair in body),
     "i": lambda body, h: int(_text(body), 16),
     "F": lambda body, h: float(_text(body)),
     "c": lambda body, h: complex(*_items(body, h)),

@@ -16,6 +16,8 @@ LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "idlelib", "ensu
 READABLE = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/usr/share/zoneinfo")
 
 libc = ctypes.CDLL(None, use_errno=True)
+_syscall = ctypes.CDLL(None, use_errno=True).syscall  # a second one, for its own argument types
+_syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_long)
 
 
 class _Ruleset(ctypes.Structure):
@@ -78,5 +80,5 @@ def _allow(rules: int, path: str, access: int) -> None:
 
 def restrict(rules: int) -> None:
     """Bind this process to the rules for good. Needs no_new_privs. Raises OSError."""
-    if libc.syscall(RESTRICT, rules, 0) != 0:
+    if _syscall(RESTRICT, rules, 0) != 0:
         raise OSError(ctypes.get_errno(), "landlock_restrict_self")

@@ -33,11 +33,14 @@ FIRST_UID = 61184
 SHM = "/dev/shm"
 
 libc = ctypes.CDLL(None, use_errno=True)
+if LINUX:
+    _prctl = libc.prctl
+    _prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 
 
 def prctl(option: int, value: int) -> bool:
     """True if the kernel agreed."""
-    return libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) == 0
+    return _prctl(option, value, 0, 0, 0) == 0
 
 
 def _limit(name: str, soft: int, hard: int | None = None) -> None:
@@ -50,6 +53,37 @@ def _limit(name: str, soft: int, hard: int | None = None) -> None:
         hard = min(hard, ceiling)
     with contextlib.suppress(ValueError, OSError):  # macOS refuses some of them
         resource.setrlimit(number, (min(soft, hard), hard))
+
+
+def _ceiling(number: int) -> int:
+    _, hard = resource.getrlimit(number)
+    return 2**62 if hard == resource.RLIM_INFINITY else hard
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path) as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
+
+
+def share_text_pages() -> None:
+    """Make the kernel copy the page tables of the interpreter's code on fork, instead of letting every child fault it in again.
+
+    It does so for a mapping that has had a private write; so one byte of each is rewritten with itself.
+    """
+    if not LINUX:
+        return
+    for line in _read("/proc/self/maps").splitlines():
+        fields = line.split()
+        if len(fields) < 6 or fields[1] != "r-xp" or not fields[5].startswith("/"):
+            continue
+        low, high = (int(part, 16) for part in fields[0].split("-"))
+        start, length = ctypes.c_void_p(low), ctypes.c_size_t(high - low)
+        if libc.mprotect(start, length, 7) == 0:
+            ctypes.memmove(low, ctypes.string_at(low, 1), 1)
+            libc.mprotect(start, length, 5)
 
 
 def _mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None) -> bool:
@@ -84,6 +118,13 @@ class Jail:
         self.threads_fd = -1
         self.extra = [path for name in ("numpy", "numpy.libs") if options.get("site") and os.path.isdir(path := os.path.join(options["site"], name))]
         _limit("RLIMIT_CORE", 0)
+        self.most_cpu = _ceiling(resource.RLIMIT_CPU)
+        self.most_memory = _ceiling(resource.RLIMIT_AS)
+        self.dumpable_after_setuid = _read("/proc/sys/fs/suid_dumpable") != "0"
+        if self.own_uid:  # what children share is done once, here
+            os.setgroups([])
+            os.setresgid(FIRST_UID, FIRST_UID, FIRST_UID)
+            _limit("RLIMIT_NPROC", MAX_THREADS)
         self.layers |= {"own_uid": self.own_uid, "private_mounts": self.mounts, "bubblewrap": bool(options.get("bubblewrap"))}
         if LINUX:
             self.layers["subreaper"] = prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -136,12 +177,12 @@ class Jail:
         path = f"{self.base}/{slot}"
         os.mkdir(path, 0o700)
         if self.own_uid:
-            os.chown(path, FIRST_UID + slot, FIRST_UID + slot)
+            os.chown(path, FIRST_UID + slot, FIRST_UID)
         return path
 
     def _fresh(self, slot: int, path: str) -> bool:
         owner = FIRST_UID + slot if self.own_uid else 0
-        return _mount("scratch", path, "tmpfs", MS_NOSUID_NODEV_NOEXEC, f"{SCRATCH_OPTIONS},uid={owner},gid={owner}")
+        return _mount("scratch", path, "tmpfs", MS_NOSUID_NODEV_NOEXEC, f"{SCRATCH_OPTIONS},uid={owner},gid={FIRST_UID if self.own_uid else 0}")
 
     def before(self, slot: int) -> None:
         """In Z, before the fork: the slot's scratch folder and rules exist. Raises OSError."""
@@ -200,30 +241,27 @@ class Jail:
     # -- the child -------------------------------------------------------------------------------------------------------
     def enter(self, slot: int, zygote: int, keep: int, cpu_s: float, memory: int, fsize: int) -> None:
         """In the child; descriptors below `keep` stay. Raises if a layer that was promised cannot be had: then nothing runs."""
-        scratch = self.scratch[slot]
-        os.chdir(scratch or "/")
-        os.environ["TMPDIR"] = os.environ["HOME"] = scratch or "/"
+        os.chdir(self.scratch[slot] or "/")
         seconds = int(cpu_s) + 2  # Z's clock is the limit; this is for a Z that is late
-        _limit("RLIMIT_CPU", seconds, seconds + 1)
+        setrlimit = resource.setrlimit
+        setrlimit(resource.RLIMIT_CPU, (min(seconds, self.most_cpu), min(seconds + 1, self.most_cpu)))
         if LINUX:
-            _limit("RLIMIT_AS", memory)
-        _limit("RLIMIT_FSIZE", fsize)
-        _limit("RLIMIT_NOFILE", MAX_OPEN_FILES)
+            setrlimit(resource.RLIMIT_AS, (min(memory, self.most_memory),) * 2)
+        setrlimit(resource.RLIMIT_FSIZE, (fsize, fsize))
+        setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
         if self.own_uid:
-            _limit("RLIMIT_NPROC", MAX_THREADS)
             uid = FIRST_UID + slot
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
         elif not self.root:
             self._limit_threads()
         elif self.caged:
             drop_capabilities()
         if LINUX:
-            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            _prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != zygote:
                 os._exit(95)
-            prctl(PR_SET_DUMPABLE, 0)
+            if self.dumpable_after_setuid:
+                _prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
         if self.landlock:
             landlock.restrict(self.rules[slot])
         os.closerange(keep, 65536 if LINUX else 4096)

@@ -15,10 +15,12 @@ _STANDARD = """abc argparse array ast base64 binascii bisect calendar cmath code
 copyreg csv dataclasses datetime decimal difflib dis enum fnmatch fractions functools gc getopt glob graphlib hashlib heapq hmac html
 inspect io itertools json keyword linecache locale logging math numbers opcode operator os pathlib pprint queue random re reprlib secrets select
 shlex shutil signal stat statistics string stringprep struct tempfile textwrap threading time timeit token tokenize traceback types typing
-unicodedata unittest unittest.mock urllib.parse uuid warnings weakref zlib encodings.idna encodings.latin_1 encodings.ascii
+unicodedata unittest urllib.parse uuid warnings weakref zlib encodings.idna encodings.latin_1 encodings.ascii
 encodings.unicode_escape _strptime zoneinfo"""
 _NUMPY = "numpy numpy.linalg numpy.fft numpy.random numpy.polynomial numpy.ma numpy.testing numpy.lib.stride_tricks numpy.rec numpy.char"
-_NOT_PRELOADED = ("_test", "xx", "_xx", "_tkinter", "_curses", "readline", "nis", "ossaudiodev", "_gdbm", "_dbm", "_crypt", "spwd", "_ctypes_test")
+_COMPILED = """_asyncio _bisect _blake2 _bz2 _contextvars _csv _datetime _decimal _elementtree _heapq _json _lsprof _lzma _md5 _opcode _pickle
+_posixsubprocess _queue _random _sha1 _sha2 _sha256 _sha3 _sha512 _socket _statistics _struct _uuid _zoneinfo array binascii cmath fcntl grp math
+mmap pyexpat resource select unicodedata zlib"""
 
 
 def preload(numpy: bool) -> None:
@@ -75,13 +77,7 @@ class DescriptorFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(source, module.__spec__.origin, "exec", dont_inherit=True), module.__dict__)
 
 
-def preload_extensions(folder: str) -> None:
-    """Load the library's compiled modules, which a descriptor cannot give."""
-    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
-    try:
-        names = sorted(os.listdir(os.path.join(folder, "lib-dynload")))
-    except OSError:
-        return
-    for name in names:
-        if name.endswith(suffix) and not name.startswith(_NOT_PRELOADED):
-            _import(name.removesuffix(suffix))
+def preload_extensions() -> None:
+    """Load the library's compiled modules that others are built on, since a descriptor cannot give them."""
+    for name in _COMPILED.split():
+        _import(name)

@@ -79,4 +79,4 @@ class BlockingChannel:
         length, number, kind = FRAME.unpack(self._exactly(FRAME.size))
         if length > MAX_FRAME:
             raise Oversize(f"{length} bytes")
-        return number, kind, json.loads(self._exactly(length))
+        return number, kind, json.loads(self._exactly(length).decode("ascii"))

@@ -137,13 +137,15 @@ class Filter:
         self.code = bytearray(b"".join(struct.pack("<HBBI", *instruction) for instruction in instructions))
         self.places = [8 * index + 4 for index, instruction in enumerate(instructions) if instruction[3] == self.MARK]
         self.count = len(instructions)
-        self.libc = ctypes.CDLL(None, use_errno=True)
+        self.buffer = (ctypes.c_char * len(self.code)).from_buffer(self.code)
+        self.program = _Program(self.count, ctypes.addressof(self.buffer))
+        self.header = ctypes.addressof(self.program)
+        self.prctl = ctypes.CDLL(None, use_errno=True).prctl
+        self.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 
     def install(self, pid: int) -> None:
         """Raises OSError if the kernel refuses."""
         for place in self.places:
             struct.pack_into("<I", self.code, place, pid)
-        buffer = (ctypes.c_char * len(self.code)).from_buffer(self.code)
-        header = _Program(self.count, ctypes.addressof(buffer))
-        if self.libc.prctl(22, 2, ctypes.byref(header), 0, 0) != 0:
+        if self.prctl(22, 2, self.header, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "seccomp")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 import io
+import json
 import os
 import sys
 import types
@@ -16,7 +17,7 @@ from collections import deque
 from typing import Any
 
 from . import codec, operators
-from .protocol import ANSWER, ASK, BYE, CALLBACK, MAX_TEXT, RETURN, BlockingChannel, Oversize
+from .protocol import ANSWER, ASK, BYE, CALLBACK, FRAME, MAX_TEXT, RETURN, BlockingChannel, Oversize, pack
 
 _MUTABLE = (list, dict, set, bytearray, deque)
 
@@ -138,6 +139,11 @@ class Server:
         return {"ok": 1}
 
     def _evaluate(self, source: str) -> Any:
+        try:
+            return eval(compile(source, "<test>", "eval", dont_inherit=True), self.namespace)
+        except SyntaxError as error:
+            if error.filename != "<test>":
+                raise
         tree = ast.parse(source)
         if not tree.body or not isinstance(tree.body[-1], ast.Expr):
             raise SyntaxError("the last line of the input is not an expression")
@@ -192,12 +198,30 @@ class Server:
             self.channel.send(number, ANSWER, {"e": ["TooLarge", "the answer is too large"]})
 
 
+_channel = BlockingChannel(-1)
+_server = Server(_channel)
+_raw = CappedText()
+_text = io.TextIOWrapper(_raw, encoding="utf-8", errors="replace", write_through=False)
+
+
+def warm_up() -> None:
+    """In Z: do once what every child does, so that what the interpreter makes lazily is made before the fork."""
+    server = Server(_channel)
+    server.load({"preamble": "import math", "code": "class A:\n    pass\ndef f(x):\n    return [x]\n", "entry": "f"})
+    for source in ("f(1)", "a = [1]\nf(a)", "f(x=(1, 'a', 2.5, None))", "f({1: {2}})"):
+        json.loads(pack(0, ANSWER, server._perform({"op": "eval", "x": source}))[FRAME.size :].decode("ascii"))
+    try:
+        server._perform({"op": "eval", "x": "1 / 0"})
+    except ZeroDivisionError as error:
+        operators.remote_exception(error)
+    sys.modules.pop("solution", None)
+
+
 def main(fd: int) -> None:
     """The life of S: LOAD, questions, BYE. Returns only after BYE; the caller then exits at once."""
-    channel = BlockingChannel(fd)
-    raw = CappedText()
-    sys.stdout = sys.stderr = io.TextIOWrapper(raw, encoding="utf-8", errors="replace", write_through=False)
-    server = Server(channel)
+    channel, server, raw = _channel, _server, _raw
+    channel.fd = fd
+    sys.stdout = sys.stderr = _text
     number, kind, job = channel.recv()
     channel.send(number, ANSWER, server.load(job))
     while True:
@@ -216,7 +240,7 @@ def main(fd: int) -> None:
 def script(path_fd: int) -> None:
     """A whole program on standard input and output (its code comes on `path_fd`). The exit status is the verdict's ground."""
     with os.fdopen(path_fd, "rb") as stream:
-        preamble, code = __import__("json").loads(stream.read())
+        preamble, code = json.loads(stream.read())
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     sys.argv = ["solution.py"]

@@ -7,6 +7,7 @@ answers with the wait status and the CPU time. When P hangs up, every child dies
 
 from __future__ import annotations
 
+import _signal
 import array
 import contextlib
 import fcntl
@@ -106,7 +107,10 @@ class Zygote:
         os.dup2(writer, CHANNEL_FD)
         try:
             self.jail.enter(0, self.pid, self.keep, 1.0, 2**31, 2**20)
-            attempts = [("landlock", lambda: os.open("/etc/passwd", os.O_RDONLY)), ("landlock", lambda: os.open("/tmp/rlaif-probe", os.O_CREAT | os.O_WRONLY))]
+            attempts = [
+                ("landlock", lambda: os.open("/etc/passwd", os.O_RDONLY)),
+                ("landlock", lambda: os.open("/", os.O_RDWR | os.O_TMPFILE)),
+            ]
             attempts += [("seccomp", os.fork), ("seccomp", lambda: socket.socket(socket.AF_INET))] if self.jail.filter else []
             for layer, attempt in attempts if self.jail.landlock else attempts[2:]:
                 try:
@@ -209,8 +213,8 @@ class Zygote:
     def _child(self, kind: int, has: int, given: list[int], slot: int, cpu_ms: int, memory: int, fsize: int) -> None:
         """In the child: take the descriptors, give up everything else, run. Never returns."""
         try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _signal.set_wakeup_fd(-1)  # the C functions: signal.signal makes enum members and touches pages
+            _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
             os.setsid()
             for bit, number in ((protocol.HAS_CHANNEL, CHANNEL_FD), (protocol.HAS_PEER, PEER_FD), (protocol.HAS_STDIN, 0), (protocol.HAS_STDOUT, 1)):
                 os.dup2(given.pop(0) if has & bit else self.null, number)
@@ -246,13 +250,16 @@ def main(argument: str) -> None:
     zygote = Zygote(control, options)
     folder = landlock.library_folders()[0]
     if zygote.jail.own_uid and not modules.reachable(folder):
-        modules.preload_extensions(folder)
+        modules.preload_extensions()
         if zygote.jail.landlock:
             os.dup2(os.open(folder, os.O_RDONLY | os.O_DIRECTORY), LIBRARY_FD, inheritable=False)
             sys.meta_path.append(modules.DescriptorFinder(LIBRARY_FD))
             zygote.keep = LIBRARY_FD + 1
     threading.stack_size(2**21)  # many threads must fit into the address space
     notes = zygote.check()
+    solution.warm_up()
+    tester.warm_up()
+    lockdown.share_text_pages()
     gc.collect()
     gc.disable()
     gc.freeze()
