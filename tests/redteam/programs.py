@@ -87,7 +87,12 @@ OPAQUE = Problem(
         TestCase("graded", "x = solve(7)\nassert isinstance(x, list) and len(x) == 3 and x[1] == 50", "", "code"),
         TestCase("graded", "assert abs(solve(5)[1] - 26.25) < 0.5", "", "code"),
         TestCase("graded", "sorted(map(str, solve(4))) == ['17', '4', '44']", "True"),
-        TestCase("graded", "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(solve(6), [6, 37, '66'])\n", "", "code"),
+        TestCase(
+            "graded",
+            "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(solve(6), [6, 37, '66'])\n",
+            "",
+            "code",
+        ),
         TestCase("graded", "x = solve(3)\nassert 10 in x and '33' in x and x", "", "code"),
     ),
     "solve",

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from rlaif.config import SandboxConfig
 from rlaif.sandbox import Job, Sandbox
 from rlaif.types import TestReport

@@ -126,23 +126,36 @@ class Sandbox:
         steps = plan(problem, tuple(roles), self._lowering)
         zygote = self._zygote(code, problem.preamble, *(step.test.input for step in steps if step.questions is None))
         trouble = ""
-        try:
-            for attempt in range(SHARED_ATTEMPTS + LONE_ATTEMPTS):
+        fork_failed = False
+        for attempt in range(SHARED_ATTEMPTS + LONE_ATTEMPTS):
+            if attempt >= SHARED_ATTEMPTS:
+                zygote = Zygote(numpy=zygote.numpy, without=self._without)
+            try:
+                return (yield from self._attempt(zygote, problem, code, roles))
+            except (ZygoteGone, SandboxUnavailable) as error:
+                trouble = str(error)
+            except SpawnFailed as error:
+                trouble, fork_failed = str(error), True
+                yield Wait((), time.monotonic() + 0.05 * 2**attempt)
+            finally:
                 if attempt >= SHARED_ATTEMPTS:
-                    zygote = Zygote(numpy=zygote.numpy, without=self._without)
-                try:
-                    return (yield from self._attempt(zygote, problem, code, roles))
-                except ZygoteGone as error:
-                    trouble = str(error)
-                except SpawnFailed as error:
-                    trouble = str(error)
-                    yield Wait((), time.monotonic() + 0.05 * 2**attempt)
-                finally:
-                    if attempt >= SHARED_ATTEMPTS:
-                        zygote.close()
-        except SandboxUnavailable as error:
-            trouble = str(error)
+                    zygote.close()
+        if not fork_failed and (yield from self._harmless_survives()):
+            # It ends every zygote that runs it, and a harmless program does not: that is the program's doing.
+            results = tuple(TestResult(step.test, False, None, "tampering") for step in steps)
+            return TestReport("policy_failure", results, "tampering", f"it brings the sandbox down: {trouble}", grade=self.grade)
         return TestReport("infra_failure", (), trouble or "the sandbox broke", grade=self.grade)
+
+    def _harmless_survives(self) -> Task[bool]:
+        zygote = Zygote(without=self._without)
+        test = TestCase("graded", "f()", "1")
+        try:
+            report = yield from self._attempt(zygote, Problem("canary", "", (test,), "f"), "def f(): return 1", ("graded",))
+            return report.all_passed
+        except (ZygoteGone, SpawnFailed, SandboxUnavailable):
+            return False
+        finally:
+            zygote.close()
 
     def _attempt(self, zygote: Zygote, problem: Problem, code: str, roles: tuple[Role, ...]) -> Task[TestReport]:
         try:

@@ -202,7 +202,8 @@ def _show(tree: Any, parts: list[str], left: list[int], depth: int) -> None:
                 _show(item, parts, left, depth + 1)
             put("}")
         else:
-            put(repr(body[: left[0] + 1] if tag == "" and type(body) is str else body if tag == "i" else codec.decode(tree)))
+            short = body[: left[0] + 1] if type(body) is str else body
+            put(repr(short) if tag == "" else str(short) if tag in ("i", "D") else f"0x{short}" if tag in ("b", "B") else repr(codec.decode(tree)))
     except (ValueError, codec.Refused, TypeError):
         name = tree.get("n") if type(tree) is dict else None
         put(f"<{name if type(name) is str else '?'} object>")

@@ -69,7 +69,7 @@ def _step(test: TestCase, entry: str | None, lowering: bool) -> Step:
     except NotLiteral as error:
         return Step(test, error=str(error))
     if lowering and entry and _lowerable_body(tree.body, entry):
-        return Step(test, (Question(test.input, "eq", expected),), expected)
+        return Step(test, (Question(ast.unparse(tree), "eq", expected),), expected)
     return Step(test, None, expected)
 
 

@@ -142,4 +142,3 @@ class Zygote:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-

@@ -171,10 +171,17 @@ def _items(body: Any, handles: Handles | None) -> list[Any]:
     return [decode(item, handles) for item in body]
 
 
-def _text(body: Any) -> str:
-    if type(body) is not str:
+def _text(body: Any, limit: int = 2**23) -> str:
+    if type(body) is not str or len(body) > limit:
         raise Refused("malformed")
     return body
+
+
+def _fraction(parts: list[Any]) -> fractions.Fraction:
+    # Reducing two huge numbers takes minutes, and it would be the trusted side's minutes.
+    if len(parts) != 2 or any(type(part) is not int or part.bit_length() > 4096 for part in parts):
+        raise Refused("malformed")
+    return fractions.Fraction(*parts)
 
 
 _DECODE: dict[str, Callable[[Any, Handles | None], Any]] = {
@@ -183,12 +190,12 @@ _DECODE: dict[str, Callable[[Any, Handles | None], Any]] = {
     "f": lambda body, h: frozenset(_items(body, h)),
     "q": lambda body, h: collections.deque(_items(body, h)),
     "d": lambda body, h: dict(_items(pair, h) for pair in body),
-    "i": lambda body, h: int(_text(body), 16),
+    "i": lambda body, h: int(_text(body, _MAX_BITS // 4 + 4), 16),
     "F": lambda body, h: float(_text(body)),
     "c": lambda body, h: complex(*_items(body, h)),
     "r": lambda body, h: range(*_items(body, h)),
     "b": lambda body, h: bytes.fromhex(_text(body)),
     "B": lambda body, h: bytearray.fromhex(_text(body)),
-    "D": lambda body, h: decimal.Decimal(_text(body)),
-    "Q": lambda body, h: fractions.Fraction(*_items(body, h)),
+    "D": lambda body, h: decimal.Decimal(_text(body, 4096)),
+    "Q": lambda body, h: _fraction(_items(body, h)),
 }

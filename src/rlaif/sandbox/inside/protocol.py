@@ -27,7 +27,7 @@ FRAME = struct.Struct("<IIB")
 """payload length, number of the question, kind."""
 ASK, ANSWER, BYE, CALLBACK, RETURN = 1, 2, 3, 4, 5
 
-MAX_FRAME = 8 * 2**20
+MAX_FRAME = 4 * 2**20
 """Largest payload in bytes that anyone accepts. A solution whose answer is larger has failed."""
 MAX_TEXT = 2000
 """Characters of an error or a value shown to people."""
