@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from rlaif.config import JudgeConfig, SandboxConfig
 from rlaif.judge import make_judge
-from rlaif.problems import problem_from_call
-from rlaif.rewards import RewardEngine, static_quality
+from rlaif.problems.learner import problem_from_call
+from rlaif.rewards import RewardEngine, quality_reports
 from rlaif.sandbox import Sandbox
 from rlaif.types import Feedback
 
@@ -39,7 +39,7 @@ class AIRewardModel:
 
     def _evaluate_code_quality(self, solution: str) -> float:
         """Style, from 0 to 1. This is yours to change: reward docstrings, punish long functions, whatever you want to see more of."""
-        return static_quality(solution)
+        return quality_reports([solution])[0].score
 
     @staticmethod
     def _reward(feedback: Feedback) -> float:

@@ -4,7 +4,8 @@ Each problem says what to write (`prompt`), one call that tests it (`test_input`
 (`expected_output`, as Python would print it: strings need their own quotes). More tests go into `tests`.
 """
 
-from rlaif.problems import load_problems, problems_from_rows
+from rlaif.problems import load_problems
+from rlaif.problems.learner import problems_from_rows
 
 problems = [
     {"prompt": "Write a function that adds two numbers", "test_input": "add(2, 3)", "expected_output": "5", "difficulty": "easy"},

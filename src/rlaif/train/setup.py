@@ -13,7 +13,8 @@ from rlaif.config import TrainConfig
 from rlaif.errors import UsageError
 from rlaif.judge import Judge, make_judge
 from rlaif.policy.model import Policy, load_policy
-from rlaif.problems import load_problems, overlap_report
+from rlaif.problems import load_problems
+from rlaif.problems.dedupe import overlap_report
 from rlaif.rewards.engine import RewardEngine
 from rlaif.sandbox import Sandbox
 from rlaif.types import Problem

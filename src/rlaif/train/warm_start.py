@@ -39,7 +39,7 @@ def reference_ids(policy: Policy, problem: Problem) -> tuple[list[int], tuple[in
 def warm_start(
     policy: Policy, problems: Sequence[Problem], config: TrainConfig, guard: InterruptGuard, generator: torch.Generator, progress: Callable[[int, float], None]
 ) -> int:
-    """Take `config.sft_steps` steps of batch_size · group_size answers each; returns the number of answers there were to learn from.
+    """Take `config.sft_steps` steps of `sft_batch_size` answers each; returns the number of answers there were to learn from.
 
     progress(step, loss in nats per token) is called after each step.
     """
@@ -49,7 +49,7 @@ def warm_start(
         return 0
     parameters = policy.trainable_parameters()
     optimizer = torch.optim.AdamW(parameters, lr=config.sft_learning_rate, weight_decay=config.weight_decay, fused=policy.device.type in ("cpu", "cuda"))
-    size = min(len(pairs), config.batch_size * config.group_size)
+    size = min(len(pairs), config.sft_batch_size)
     order: list[int] = []
     for step in range(config.sft_steps):
         for group in optimizer.param_groups:  # linear decay to zero: the last steps must not leave noise for RL to start from
