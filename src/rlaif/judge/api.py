@@ -14,6 +14,7 @@ import secrets
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,11 @@ class ApiJudge:
 
     def score(self, items: Sequence[JudgeItem]) -> list[JudgeReport]:
         """One report per item, in order. Equal programs for one problem are asked about once; answers in the cache are not asked for again."""
-        shown = [sanitise(problem, code) for problem, code in items]
         futures: dict[str, Any] = {}
+        shown: list[Sanitised | Refusal] = []
         keys: list[str | None] = []
-        for (problem, _), code in zip(items, shown, strict=True):
+        for problem, text in items:  # each is sent as soon as it is ready, so that the server waits for none of our work
+            shown.append(code := sanitise(problem, text))
             if isinstance(code, Refusal):
                 keys.append(None)
                 continue
@@ -183,8 +185,6 @@ class ApiJudge:
         )
 
     def _with_notes(self, report: JudgeReport, shown: Sanitised) -> JudgeReport:
-        from dataclasses import replace
-
         return replace(report, reasons=(*report.reasons, *shown.notes)) if shown.notes and report.score is not None else report
 
     def _key(self, messages: list[dict[str, str]]) -> str:
