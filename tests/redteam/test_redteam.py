@@ -84,7 +84,7 @@ def strays(zygote: int) -> list[str]:
             continue
         fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
         uid = int(fields["Uid"].split()[0])
-        if int(fields["PPid"]) == zygote or 61184 <= uid < 65184:
+        if (int(fields["PPid"]) == zygote and fields["Name"].strip() != "bwrap") or 61184 <= uid < 65184:
             out.append(f"{folder} {fields['Name']}")
     return out
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.errors import SandboxUnavailable
+from rlaif.sandbox import bubblewrap
 from rlaif.sandbox.inside import protocol
 
 START_TIMEOUT_S = 30.0
@@ -56,7 +57,10 @@ class Zygote:
         """Start the process and read its greeting. Call with the lock held. Raises SandboxUnavailable."""
         self._stop()
         ours, theirs = socket.socketpair()
-        command = [interpreter(), "-I", "-S", "-B", "-X", "utf8", str(BOOT), json.dumps(self._options())]
+        options = self._options()
+        wrapper = None if "bubblewrap" in self.without else bubblewrap.prefix(interpreter(), bubblewrap.readable(BOOT, options["site"]))
+        options["bubblewrap"] = wrapper is not None
+        command = [*(wrapper or []), interpreter(), "-I", "-S", "-B", "-X", "utf8", str(BOOT), json.dumps(options)]
         try:
             with theirs, tempfile.TemporaryFile() as errors:
                 self.process = subprocess.Popen(

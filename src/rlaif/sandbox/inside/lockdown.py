@@ -169,8 +169,8 @@ class Jail:
             path = f"{SHM}/{slot}"
             os.mkdir(path)
             return path if self._fresh(slot, path) else None
-        if self.caged:
-            return None  # Landlock grants nothing: a folder on a real disk could be filled
+        if self.caged and not self.options["bubblewrap"]:
+            return None  # Landlock grants nothing: a folder on a real disk could be filled (bubblewrap's /tmp is small)
         if self.base is None:
             self.base = tempfile.mkdtemp(prefix="rlaif-sandbox-")
             os.chmod(self.base, 0o711)
