@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, EncoderDecoderCache
 
 from rlaif.policy.model import Policy
 
-CACHE_BYTES = 2**30
+CACHE_BYTES = 3 * 2**29
 """Rows in flight are limited so that the cache stays below this."""
 
 
@@ -24,6 +24,8 @@ class Decoder(Protocol):
 
     rows: int
     """Slots there are."""
+    lockstep: bool
+    """True: all rows must be of one length, so new ones come only when all old ones have left."""
 
     def admit(self, prompts: Sequence[list[int]], group_size: int) -> Tensor:
         """Prefill prompts into the next `len(prompts) * group_size` slots, a group side by side; logits after each prompt, [P, V]."""
@@ -42,15 +44,16 @@ def make_decoder(policy: Policy, prompt_tokens: int, new_tokens: int, group_size
     """The fastest decoder that knows this model. `prompt_tokens`, `new_tokens`: the longest there will be."""
     from rlaif.policy.fused import FusedDecoder, can_fuse
 
-    wanted = rows_in_flight or (512 if policy.device.type == "cuda" else 64)
+    wanted = max(group_size, min(total_rows, rows_in_flight or (512 if policy.device.type == "cuda" else 64)))
     if policy.is_encoder_decoder:
-        raise NotImplementedError
-    config = policy.config.get_text_config()
+        return EncoderDecoderDecoder(policy, wanted)
+    fused = can_fuse(policy)
+    config = policy.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    row_bytes = 2 * config.num_hidden_layers * heads * head_dim * (prompt_tokens + new_tokens) * policy.compute_dtype.itemsize
-    rows = max(group_size, min(wanted, total_rows, CACHE_BYTES // row_bytes))
-    if can_fuse(policy):
+    row_bytes = 2 * config.num_hidden_layers * heads * head_dim * (prompt_tokens + new_tokens) * (4 if fused else policy.compute_dtype.itemsize)
+    rows = max(group_size, min(wanted, CACHE_BYTES // row_bytes))
+    if fused:
         return FusedDecoder(policy, rows, prompt_tokens, new_tokens, group_size)
     return HFDecoder(policy, rows, prompt_tokens + new_tokens)
 
@@ -161,6 +164,8 @@ class SlotCache(Cache):
 class HFDecoder:
     """Any decoder-only transformers model. The prompt's keys are computed once and copied to each row of its group."""
 
+    lockstep = False
+
     def __init__(self, policy: Policy, rows: int, tokens: int) -> None:
         self.policy, self.rows, self.active = policy, rows, 0
         self.model = sampling_model(policy)
@@ -223,3 +228,44 @@ class HFDecoder:
                 self.lengths[target] = self.lengths[source]
         del self.lengths[left:]
         self.active = left
+
+
+class EncoderDecoderDecoder:
+    """T5 and its kin, the plain way: prompts encoded once per group, decoder caches as transformers keeps them, rows of one length."""
+
+    lockstep = True
+
+    def __init__(self, policy: Policy, rows: int) -> None:
+        self.policy, self.rows = policy, rows
+        self.model = sampling_model(policy)
+        self.cache: EncoderDecoderCache | None = None
+        self.encoded_RSD = self.mask_RS = torch.empty(0)
+
+    def admit(self, prompts: Sequence[list[int]], group_size: int) -> Tensor:
+        device, pad = self.policy.device, self.policy.pad_token_id
+        longest = max(map(len, prompts))
+        ids_PS = torch.tensor([prompt + [pad] * (longest - len(prompt)) for prompt in prompts], device=device)
+        mask_PS = torch.tensor([[1] * len(prompt) + [0] * (longest - len(prompt)) for prompt in prompts], device=device)
+        encoded_PSD = self.model.get_encoder()(input_ids=ids_PS, attention_mask=mask_PS).last_hidden_state
+        self.encoded_RSD, self.mask_RS = encoded_PSD.repeat_interleave(group_size, 0), mask_PS.repeat_interleave(group_size, 0)
+        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        return self.step([self.policy.decoder_start_id] * len(self.encoded_RSD))[::group_size]
+
+    def step(self, token_ids: list[int]) -> Tensor:
+        output = self.model(
+            encoder_outputs=(self.encoded_RSD,),
+            attention_mask=self.mask_RS,
+            decoder_input_ids=torch.tensor(token_ids, device=self.policy.device)[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        return output.logits[:, -1]
+
+    def move(self, sources: list[int], targets: list[int], left: int) -> None:
+        order = list(range(len(self.encoded_RSD)))
+        for source, target in zip(sources, targets, strict=True):
+            order[target] = source
+        index_R = torch.tensor(order[:left], dtype=torch.long, device=self.policy.device)
+        if left:
+            self.cache.batch_select_indices(index_R)
+        self.encoded_RSD, self.mask_RS = self.encoded_RSD[index_R], self.mask_RS[index_R]

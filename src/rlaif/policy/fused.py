@@ -157,6 +157,8 @@ class FusedWeights:
 class FusedDecoder:
     """Rows in slots over `FusedWeights`. Prompt keys stand in slots of their own, one per group in flight."""
 
+    lockstep = False
+
     def __init__(self, policy: Policy, rows: int, prompt_tokens: int, new_tokens: int, group_size: int) -> None:
         if policy._fused is None:
             policy._fused = FusedWeights(policy)

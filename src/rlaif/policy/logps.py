@@ -10,7 +10,6 @@ included; nothing here knows about padding ids, so pad == eos cannot matter.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,11 +19,7 @@ from torch import Tensor
 from rlaif.policy.head import token_logps
 from rlaif.policy.model import Policy
 from rlaif.policy.packing import Group, pack, pad, plan
-from rlaif.policy.tree_attention import NAME as TREE
-
-FLAT_MODELS = frozenset({"llama", "mistral", "qwen2", "qwen3", "starcoder2", "gpt2", "gpt_bigcode", "roberta"})
-"""Model types whose attention goes through transformers' interface, checked against the padded path in the tests."""
-
+from rlaif.policy.tree_attention import FLAT_MODELS, no_mask
 
 @dataclass(frozen=True, slots=True)
 class ActionLogps:
@@ -83,10 +78,13 @@ def hidden_states(policy: Policy, groups: list[Group]) -> tuple[Tensor, Tensor, 
             )
         elif policy.config.model_type in FLAT_MODELS:
             packed = pack(groups, policy.first_position, policy.device)
-            with attention_implementation(policy, TREE):
-                output = policy.body(
-                    input_ids=packed.input_ids_N[None], position_ids=packed.position_N[None], use_cache=False, tree=packed.tree
-                )
+            output = policy.body(
+                input_ids=packed.input_ids_N[None],
+                attention_mask=no_mask(policy.device),
+                position_ids=packed.position_N[None],
+                use_cache=False,
+                tree=packed.tree,
+            )
             return output.last_hidden_state[0][packed.source_M], packed.target_M, packed.row_M, packed.time_M
         else:
             batch = pad(groups, policy.pad_token_id, policy.first_position, policy.device)
@@ -94,15 +92,3 @@ def hidden_states(policy: Policy, groups: list[Group]) -> tuple[Tensor, Tensor, 
                 input_ids=batch.input_ids_BL, attention_mask=batch.mask_BL.long(), position_ids=batch.position_BL, use_cache=False
             )
         return output.last_hidden_state[batch.source_M], batch.target_M, batch.row_M, batch.time_M
-
-
-@contextlib.contextmanager
-def attention_implementation(policy: Policy, name: str) -> Iterator[None]:
-    """Use another attention function for a while; the sampler and saved configs keep the ordinary one."""
-    config = policy.config
-    before = config._attn_implementation
-    config._attn_implementation = name
-    try:
-        yield
-    finally:
-        config._attn_implementation = before

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from rlaif.config import Device, Dtype
 from rlaif.errors import ModelNotFound, RunFailed, UsageError
+from rlaif.policy.tree_attention import use_tree_attention
 from rlaif.policy.weights import resolve_weights
 
 
@@ -93,7 +94,7 @@ class Policy:
     @property
     def pad_token_id(self) -> int:
         """An id that is safe to embed in padded positions; masks, never this id, say what is padding."""
-        for candidate in (self.tokenizer.pad_token_id, self.config.pad_token_id, self.tokenizer.eos_token_id):
+        for candidate in (self.tokenizer.pad_token_id, getattr(self.config, "pad_token_id", None), self.tokenizer.eos_token_id):
             if isinstance(candidate, int) and 0 <= candidate < self.config.vocab_size:
                 return candidate
         return 0
@@ -229,7 +230,7 @@ def load_policy(
     where = resolve_device(device)
     compute = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype) or (torch.bfloat16 if fast_bf16(where.type) else torch.float32)
     model = _load_model(folder, torch.float32 if trainable else compute)
-    stored = getattr(model, "_stored_dtype", torch.float32)
+    stored = model._stored_dtype
     tokenizer = _load_tokenizer(folder)
     model.to(where)
     if not trainable:
@@ -272,6 +273,7 @@ def _load_model(folder: Path, dtype: torch.dtype) -> nn.Module:
     except (ValueError, OSError) as error:
         raise ModelNotFound(f"Cannot load the model in {folder}", str(error).splitlines()[0], "RLAIF trains causal and encoder-decoder language models") from error
     model._stored_dtype = stored
+    use_tree_attention(model)
     return model
 
 

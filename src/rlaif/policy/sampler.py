@@ -132,7 +132,7 @@ def sample(
     while queue or active:
         room = (decoder.rows - len(active)) // group_size
         # a few prompts at a time: one prefill of many tokens is cheaper than many of few
-        if queue and room and (not active or room >= min(len(queue), max(1, decoder.rows // group_size // 8))):
+        if queue and room and (not active or (not decoder.lockstep and room >= min(len(queue), max(1, decoder.rows // group_size // 8)))):
             chosen = [queue.pop() for _ in range(min(room, len(queue)))]
             logits_PV = decoder.admit([prompts[index] for index in chosen], group_size)
             new = [_Row(index, member) for index in chosen for member in range(group_size)]

@@ -1,7 +1,8 @@
 """Attention for flat micro-batches: every completion sees its prompt and itself; a prompt's keys are computed once for all of them.
 
-Registered with transformers as the attention implementation `rlaif_tree`; the plan travels as the keyword argument `tree`. No mask over
-flat x flat tokens is ever built: prompts attend causally among themselves, [P, S, S], and completions to [prompt, self], [B, T, S + T].
+Registered with transformers as the attention implementation `rlaif_tree`; the plan travels as the keyword argument `tree`. Without a plan
+it is transformers' own `sdpa`, so a model set to it can be used for anything else. No mask over flat x flat tokens is ever built: prompts
+attend causally among themselves, [P, S, S], and completions to [prompt, self], [B, T, S + T].
 """
 
 from __future__ import annotations
@@ -10,11 +11,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from rlaif.policy.packing import TreePlan
 
 NAME = "rlaif_tree"
+
+FLAT_MODELS = frozenset({"llama", "mistral", "qwen2", "qwen3", "starcoder2", "gpt2", "gpt_bigcode", "roberta"})
+"""Model types whose attention goes through transformers' interface; the tests compare each with its padded path."""
+
+
+def use_tree_attention(model: nn.Module) -> None:
+    """Set the model's attention to `rlaif_tree` if its family is known to honour it."""
+    if model.config.model_type in FLAT_MODELS:
+        model.config._attn_implementation = NAME
+
+
+def no_mask(device: torch.device) -> Tensor:
+    """What to pass as `attention_mask` along with a plan: transformers takes a 4D mask as it is and builds none of its own."""
+    return torch.empty(1, 1, 1, 1, device=device)
 
 
 def tree_attention(
@@ -33,7 +50,7 @@ def tree_attention(
     Heads that share keys (grouped-query attention) are laid out as further query positions, so keys are not repeated for them.
     """
     if tree is None:
-        raise ValueError("rlaif_tree attention needs its plan: forward(..., tree=plan)")
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
     heads, kv_heads = query.shape[1], key.shape[1]
     repeats = heads // kv_heads
     q_NHD, k_NHD, v_NHD = (x[0].transpose(0, 1) for x in (query, key, value))
@@ -63,3 +80,4 @@ def _repeat(x_PHSD: Tensor, repeats: int) -> Tensor:
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, tree_attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)

@@ -1,0 +1,204 @@
+"""Action log-probabilities: equal to the plain forward pass, whatever the layout, padding or micro-batch."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from tiny_models import KINDS
+
+from rlaif.policy import logps as logps_module
+from rlaif.policy import packing
+from rlaif.policy.logps import FLAT_MODELS, action_logps
+from tests.policy.conftest import naive_logps, prompts_of, random_completions
+
+SHAPE = ((5, 1, 9), (7,), (3, 3))
+
+
+def collect(policy, prompts, completions, what="logp_M", **options):
+    """{(row, time): value} over all micro-batches."""
+    found = {}
+    with torch.no_grad():
+        for batch in action_logps(policy, prompts, completions, **options):
+            for row, time, value in zip(batch.row_M.tolist(), batch.time_M.tolist(), getattr(batch, what).tolist(), strict=True):
+                assert (row, time) not in found
+                found[row, time] = value
+    return found
+
+
+def expected(policy, prompts, completions, temperature=1.0):
+    found, row = {}, 0
+    for prompt, group in zip(prompts, completions, strict=True):
+        for completion in group:
+            found |= {(row, time): value for time, value in enumerate(naive_logps(policy, prompt, completion, temperature).tolist())}
+            row += 1
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_to_the_plain_forward_pass(load, kind):
+    policy = load(kind)
+    prompts, completions = prompts_of(policy), random_completions(policy, SHAPE)
+    found = collect(policy, prompts, completions, temperature=0.7)
+    assert found.keys() == (want := expected(policy, prompts, completions, 0.7)).keys()
+    assert found == pytest.approx(want, abs=2e-5)
+
+
+@pytest.mark.parametrize("kind", sorted(FLAT_MODELS & set(KINDS)))
+def test_flat_and_padded_layouts_agree_in_values_and_gradients(load, kind, monkeypatch):
+    policy = load(kind)
+    prompts, completions = prompts_of(policy), random_completions(policy, SHAPE)
+
+    def run():
+        policy.model.zero_grad()
+        flat = {}
+        for batch in action_logps(policy, prompts, completions):
+            (batch.logp_M * (1 + batch.time_M)).sum().backward()
+            flat |= dict(zip(zip(batch.row_M.tolist(), batch.time_M.tolist(), strict=True), batch.logp_M.tolist(), strict=True))
+        return flat, {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
+
+    flat, flat_gradients = run()
+    monkeypatch.setattr(logps_module, "FLAT_MODELS", frozenset())
+    padded, padded_gradients = run()
+    assert flat == pytest.approx(padded, abs=1e-5)
+    assert flat_gradients.keys() == padded_gradients.keys()
+    for name, gradient in flat_gradients.items():
+        torch.testing.assert_close(gradient, padded_gradients[name], atol=2e-4, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "codegen", "roberta", "llama"])
+@pytest.mark.parametrize(("side", "extra"), [("left", 0), ("left", 7), ("right", 7)])
+def test_padding_side_and_amount_do_not_matter(load, kind, side, extra, monkeypatch):
+    policy = load(kind)
+    prompts, completions = prompts_of(policy), random_completions(policy, SHAPE)
+    monkeypatch.setattr(logps_module, "FLAT_MODELS", frozenset())
+    plain = collect(policy, prompts, completions)
+    monkeypatch.setattr(logps_module, "pad", lambda *args, **options: packing.pad(*args, **options, side=side, extra=extra))
+    assert collect(policy, prompts, completions) == pytest.approx(plain, abs=1e-5)
+
+
+def test_position_ids_come_from_the_mask_and_gpt2_needs_them(load, monkeypatch):
+    """Left-padded GPT-2 with positions that count the padding gives other numbers: the trap this guards against is real."""
+    policy = load("gpt2")
+    prompts, completions = prompts_of(policy), random_completions(policy, SHAPE)
+    right = expected(policy, prompts, completions)
+    monkeypatch.setattr(logps_module, "FLAT_MODELS", frozenset())
+
+    def counted(*args, **options):
+        batch = packing.pad(*args, **options, side="left")
+        return dataclasses.replace(batch, position_BL=torch.arange(batch.mask_BL.shape[1]).expand_as(batch.position_BL))
+
+    monkeypatch.setattr(logps_module, "pad", counted)
+    wrong = collect(policy, prompts, completions)
+    assert max(abs(wrong[key] - right[key]) for key in right) > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["llama", "codegen", "t5"])
+def test_micro_batch_split_does_not_matter(load, kind):
+    policy = load(kind)
+    prompts, completions = prompts_of(policy), random_completions(policy, SHAPE)
+    whole = collect(policy, prompts, completions, micro_batch_tokens=10_000)
+    for tokens in (64, 20, 1):
+        assert collect(policy, prompts, completions, micro_batch_tokens=tokens) == pytest.approx(whole, abs=1e-5)
+
+
+def test_gradient_does_not_depend_on_the_split(load):
+    policy = load("llama")
+    prompts, completions = prompts_of(policy), random_completions(policy, SHAPE)
+    gradients = []
+    for tokens in (10_000, 16):
+        policy.model.zero_grad()
+        for batch in action_logps(policy, prompts, completions, micro_batch_tokens=tokens):
+            (batch.logp_M.sum() / 28).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in policy.trainable_parameters()]))
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_same_micro_batches_give_the_same_bits(load, kind):
+    """Ratio exactly 1 in the first minibatch: with and without gradients, twice."""
+    policy = load(kind)
+    prompts, completions = prompts_of(policy), random_completions(policy, SHAPE)
+    with torch.no_grad():
+        old = [batch.logp_M for batch in action_logps(policy, prompts, completions, micro_batch_tokens=30)]
+    new = [batch.logp_M for batch in action_logps(policy, prompts, completions, micro_batch_tokens=30)]
+    assert len(old) > 1
+    assert all(torch.equal(a, b) for a, b in zip(old, new, strict=True))
+    assert all(b.requires_grad for b in new)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "codegen"])
+def test_pad_equal_to_eos_and_eos_in_the_action(load, kind):
+    """Completions that end with, begin with or contain the pad = eos id count in full."""
+    policy = load(kind)
+    policy.tokenizer.pad_token = policy.tokenizer.eos_token
+    eos = policy.tokenizer.eos_token_id
+    prompts = prompts_of(policy)
+    completions = [[[5, 6, eos], [eos]], [[eos, eos, 7]], [[8, 9, 10, 11]]]
+    found = collect(policy, prompts, completions)
+    assert len(found) == 3 + 1 + 3 + 4
+    assert found == pytest.approx(expected(policy, prompts, completions), abs=2e-5)
+
+
+def test_entropy_and_chunks(load, monkeypatch):
+    """The head in chunks of a few rows equals the head in one, in entropy too."""
+    from rlaif.policy import head
+
+    policy = load("qwen2")
+    prompts, completions = prompts_of(policy), random_completions(policy, SHAPE)
+    whole = collect(policy, prompts, completions, "entropy_M", with_entropy=True, temperature=1.3)
+    monkeypatch.setattr(head, "CHUNK_BYTES", 4 * policy.vocabulary * 3)
+    assert collect(policy, prompts, completions, "entropy_M", with_entropy=True, temperature=1.3) == pytest.approx(whole, abs=1e-5)
+    logits = policy.model(torch.tensor([prompts[1] + completions[1][0]])).logits[0, len(prompts[1]) - 1 : -1] / 1.3
+    want = torch.distributions.Categorical(logits=logits).entropy()
+    assert [whole[3, time] for time in range(7)] == pytest.approx(want.tolist(), abs=1e-4)
+
+
+def test_keep_leaves_rows_out_without_renumbering(load):
+    policy = load("llama")
+    prompts, completions = prompts_of(policy), random_completions(policy, SHAPE)
+    whole = collect(policy, prompts, completions)
+    kept = collect(policy, prompts, completions, keep=[[True, False, True], [False], [False, True]])
+    assert {row for row, _ in kept} == {0, 2, 5}
+    assert kept == pytest.approx({key: value for key, value in whole.items() if key[0] in {0, 2, 5}}, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5", "gpt2"])
+def test_value_head(load, kind):
+    """Zero at first; its gradient reaches the model only when not detached."""
+    policy = load(kind, value_head=True)
+    prompts, completions = prompts_of(policy), random_completions(policy, SHAPE)
+    assert set(collect(policy, prompts, completions, "value_M", with_values=True).values()) == {0.0}
+    torch.nn.init.ones_(policy.value_head.weight)
+    for detached in (True, False):
+        policy.value_detached = detached
+        policy.model.zero_grad()
+        (batch,) = action_logps(policy, prompts, completions, with_values=True)
+        batch.value_M.pow(2).sum().backward()
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.model.parameters()) is not detached
+
+
+def test_values_without_a_head_are_refused(load):
+    with pytest.raises(ValueError, match="value_head"):
+        next(action_logps(load("llama"), [[5]], [[[6]]], with_values=True))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "codegen", "t5"])
+def test_gradient_checkpointing_changes_nothing(load, kind):
+    gradients = []
+    for checkpointing in (False, True):
+        policy = load(kind, gradient_checkpointing=checkpointing)
+        for batch in action_logps(policy, prompts_of(policy), random_completions(policy, SHAPE)):
+            batch.logp_M.sum().backward()
+        assert not any(module.training for module in policy.model.modules())
+        gradients.append(torch.cat([p.grad.flatten() for p in policy.trainable_parameters() if p.grad is not None]))
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
+
+
+def test_bf16_compute_stays_near_float32(load):
+    plain, compute = load("llama", {"scale": 0.05}), load("llama", {"scale": 0.05}, dtype="bfloat16")
+    prompts, completions = prompts_of(plain), random_completions(plain, SHAPE)
+    found = collect(compute, prompts, completions)
+    assert found == pytest.approx(collect(plain, prompts, completions), abs=0.03)
+    assert all(p.dtype == torch.float32 for p in compute.model.parameters())
