@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import logging
 import sys
@@ -14,6 +12,9 @@ from typing import NamedTuple
 import pytest
 
 from rlaif.cli.main import main
+
+# the helpers that tests share are `tests.synthetic_run` and so on, whatever pytest made the root of imports
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 
 class Done(NamedTuple):
@@ -29,14 +30,48 @@ class Done(NamedTuple):
         return [json.loads(line) for line in self.out.splitlines()]
 
 
+TASK = "Write a function add(a, b) that adds two numbers"
+LEARNT = "\n    return a + b\n```"
+
+
 @pytest.fixture(scope="session")
 def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model cache in which `smollm2-135m` is a tiny random model."""
-    from tiny_models import make_tiny
+    """A model cache in which `smollm2-135m` is a tiny model that answers TASK (and little else) right."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers.utils import logging as hf_logging
 
-    root = tmp_path_factory.mktemp("cache")
-    make_tiny("llama", root / "models" / "smollm2-135m")
-    return root
+    from rlaif.cli.chat_model import problem_of
+    from rlaif.problems.prompting import build_prompt
+
+    hf_logging.disable_progress_bar()
+    folder = tmp_path_factory.mktemp("cache") / "models" / "smollm2-135m"
+    bytes_to_ids = {text: number for number, text in enumerate(["<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    core = Tokenizer(models.BPE(bytes_to_ids, []))
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<eos>")
+    tokenizer.add_tokens(["Yes", "No"])  # a judge reads its belief from these two
+    sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 4096}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), eos_token_id=0, bos_token_id=0, pad_token_id=0, **sizes))
+        ids = torch.tensor([tokenizer(build_prompt(problem_of(TASK, 1), tokenizer).text + LEARNT).input_ids])
+        optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+        for _ in range(60):
+            model(input_ids=ids, labels=ids).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder.parent.parent
+
+
+@pytest.fixture
+def with_model(here: Path, model_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`here`, on a machine that has the default model."""
+    monkeypatch.setenv("RLAIF_CACHE", str(model_cache))
+    return model_cache
 
 
 @pytest.fixture
@@ -62,9 +97,9 @@ def rlaif(here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     """`rlaif("train", "--episodes", "0")` → exit code, stdout, stderr. `stdin` is what it can read."""
 
     def run(*words: str, stdin: str = "") -> Done:
-        stream = io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
+        (here.parent / "stdin").write_text(stdin)
         capfd.readouterr()
-        with monkeypatch.context() as patch, contextlib.ExitStack():
+        with monkeypatch.context() as patch, (here.parent / "stdin").open(encoding="utf-8") as stream:
             patch.setattr(sys, "stdin", stream)
             code = main(list(words))
         return Done(code, *capfd.readouterr())

@@ -7,9 +7,8 @@ Memory does not grow with the file: lines are read, scored and written a chunk a
 from __future__ import annotations
 
 import json
-import queue
+import os
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from rlaif.rewards import RewardEngine
 
 CHUNK_LINES = 256
+READ_BYTES = 2**16
 MAX_LINE_BYTES = 16 * 2**20
 """A longer line is invalid input: whoever reads a stranger's file must not hold all of it."""
 
@@ -196,19 +196,24 @@ def _lines(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _waiting(stream: BinaryIO) -> Iterator[bytes | None]:
-    """Lines of a pipe, with None whenever the writer pauses: it may be waiting for our answer before it writes on."""
-    lines: queue.Queue[bytes | None] = queue.Queue(CHUNK_LINES)
+    """Lines of a pipe, with None after each piece that came in: its writer may be waiting for our answers before it writes on.
 
-    def fill() -> None:
-        for raw in _lines(stream):
-            lines.put(raw)
-        lines.put(None)
-
-    threading.Thread(target=fill, daemon=True).start()
-    while (raw := lines.get()) is not None:
-        yield raw
-        if lines.empty():
-            yield None
+    Unbuffered, and in this thread: a thread that is blocked in a buffered read makes the interpreter abort when Ctrl-C ends it.
+    """
+    rest, dropping = b"", False
+    while piece := os.read(stream.fileno(), READ_BYTES):
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            if not dropping:
+                yield line
+            dropping = False
+        if len(rest) > MAX_LINE_BYTES:  # told once that it is too long, and then dropped up to its end
+            if not dropping:
+                yield rest
+            rest, dropping = b"", True
+        yield None
+    if rest and not dropping:
+        yield rest
 
 
 def chunks(entries: Iterable[Entry | None]) -> Iterator[list[Entry]]:
