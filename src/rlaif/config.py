@@ -123,7 +123,8 @@ class TrainConfig(Settings):
     value_clip: float = Field(0.2, gt=0)
     value_coef: float = Field(0.1, ge=0)
     gamma: float = Field(1.0, gt=0, le=1)
-    gae_lambda: float = Field(0.95, ge=0, le=1)
+    gae_lambda: float = Field(1.0, ge=0, le=1)
+    """1 suits a reward that comes at the end: less lets it fade before it reaches the first tokens."""
     kl_coef: float = Field(0.0, ge=0)
     """Weight of the KL to the reference; 0 costs nothing."""
     entropy_coef: float = Field(0.0, ge=0)
