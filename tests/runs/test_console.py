@@ -11,14 +11,15 @@ import subprocess
 import sys
 import termios
 import time
+from pathlib import Path
 
 import pytest
-from synthetic_run import HOSTILE, hostile_rollout, problems
 
 from rlaif.config import TrainConfig
 from rlaif.runs import Console
 from rlaif.runs.text import printable, sparkline
 from rlaif.types import Completion, Feedback, Problem, Rollout
+from tests.synthetic_run import HOSTILE, hostile_rollout, problems
 
 METRICS = {
     "reward_mean": 0.31,
@@ -148,7 +149,7 @@ def on_terminal(columns: int, lines: int = 30, arguments: tuple[str, ...] = (), 
         for key, value in os.environ.items()
         if key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "COLORTERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
     }
-    path = os.pathsep.join([os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))])
+    path = os.pathsep.join([os.path.dirname(__file__), str(Path(__file__).parents[2])])
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, *arguments],
         stdin=slave,

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_run import hostile_rollout, make_run, problems, rollout
 
 from rlaif.config import TrainConfig
 from rlaif.errors import RunFailed, UsageError
 from rlaif.runs import RunDir, is_run, latest_run, rollout_from_row, rollout_to_row
 from rlaif.runs.files import append_lines, dumps, read_lines, write_json_atomic
 from rlaif.types import Problem, TestCase
+from tests.synthetic_run import hostile_rollout, make_run, problems, rollout
 
 
 @pytest.fixture(scope="module")

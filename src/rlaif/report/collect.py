@@ -107,7 +107,7 @@ class Collector:
             "band": BANDS.index(row.get("band") or "none"),
             "passed": tests.get("passed", 0),
             "total": tests.get("total", 0),
-            "judge": None if judge is None else round(judge, 2),
+            "judge": None if judge is None else round(judge, 3),
             "held": {True: 1, False: 0}.get(row.get("held_out_passed"), 2),
         }
         for name, value in values.items():
@@ -120,13 +120,13 @@ class Collector:
         if judged and not judged.get("cached"):
             self.judge_calls += 1
             self.judge_tokens += judged.get("prompt_tokens", 0) + judged.get("completion_tokens", 0)
-        self._remember(number, episode, problem, row.get("reward"))
-        if number % self.step == 0 or number in self._pinned_now(episode, problem):
-            detail = json.dumps(self._detail(row, problem), separators=(",", ":"))
-            self.details[number] = detail
-            self.bytes += len(detail)
-            while self.bytes > self.max_bytes and self.step < 2**20:
-                self._thin()
+        detail = json.dumps(self._detail(row, problem), separators=(",", ":"))
+        self.details[number] = detail
+        self.bytes += len(detail)
+        for other in self._remember(number, episode, problem, row.get("reward")):
+            self._release(other)
+        while self.bytes > self.max_bytes and self.step < 2**20:
+            self._thin()
 
     def _detail(self, row: Row, problem: int) -> dict[str, Any]:
         """The parts of a row that only the detail view needs, under short names; tests as places in the problem's list."""
@@ -167,24 +167,33 @@ class Collector:
 
     # -- what to keep when there is too much ------------------------------------------------------------------------------------------
 
-    def _remember(self, number: int, episode: int, problem: int, reward: float | None) -> None:
-        self._visits.setdefault(problem, [number, number])[1] = number
-        if reward is None:
-            return
-        best, worst = self._extremes.get(episode, (number, number))
-        rewards = self.columns["reward"]
-        self._extremes[episode] = (number if reward > rewards[best] else best, number if reward < rewards[worst] else worst)
+    def _remember(self, number: int, episode: int, problem: int, reward: float | None) -> set[int]:
+        """Note the episode's extremes and the problem's first and latest answers; returns those that may have lost such a place."""
+        visits = self._visits.setdefault(problem, [number, number])
+        lost = {visits[1], number}
+        visits[1] = number
+        if reward is not None:
+            best, worst = self._extremes.get(episode, (number, number))
+            lost |= {best, worst}
+            rewards = self.columns["reward"]
+            self._extremes[episode] = (number if rewards[number] > rewards[best] else best, number if rewards[number] < rewards[worst] else worst)
+        return lost
 
-    def _pinned_now(self, episode: int, problem: int) -> tuple[int, ...]:
-        return (*self._extremes.get(episode, ()), *self._visits[problem])
+    def _release(self, number: int) -> None:
+        """Drop an answer's code unless it has a place among the even ones or among those worth keeping."""
+        if number % self.step and number in self.details and not self._worth_keeping(number):
+            self.bytes -= len(self.details.pop(number))
+
+    def _worth_keeping(self, number: int) -> bool:
+        episode, problem = self.columns["episode"][number], self.columns["problem"][number]
+        # Best and worst of an episode lose their place too once there are thousands of episodes.
+        is_extreme = number in self._extremes.get(episode, ()) and episode % max(1, self.step // 16) == 0
+        return is_extreme or number in self._visits[problem]
 
     def _thin(self) -> None:
         self.step *= 2
-        # Best and worst of an episode lose their place too once there are thousands of episodes.
-        pinned = {number for episode, pair in self._extremes.items() if episode % max(1, self.step // 16) == 0 for number in pair}
-        pinned |= {number for visits in self._visits.values() for number in visits}
-        for number in [number for number in self.details if number % self.step and number not in pinned]:
-            self.bytes -= len(self.details.pop(number))
+        for number in list(self.details):
+            self._release(number)
 
     # -- figures per episode ----------------------------------------------------------------------------------------------------------
 
