@@ -19,8 +19,16 @@ import torch
 from rlaif.policy.model import Policy, load_policy
 from rlaif.policy.sampler import SamplingParams, sample
 
-TASKS = ("adds two numbers", "reverses a string", "counts the vowels of a text", "returns the n-th Fibonacci number", "merges two sorted lists",
-         "finds the longest word of a sentence and returns its length", "checks whether a number is prime", "removes duplicates from a list, keeping order")
+TASKS = (
+    "adds two numbers",
+    "reverses a string",
+    "counts the vowels of a text",
+    "returns the n-th Fibonacci number",
+    "merges two sorted lists",
+    "finds the longest word of a sentence and returns its length",
+    "checks whether a number is prime",
+    "removes duplicates from a list, keeping order",
+)
 
 
 def chat_prompts(policy: Policy, count: int) -> list[list[int]]:
@@ -49,8 +57,18 @@ def theirs(model: torch.nn.Module, policy: Policy, prompts: list[list[int]], gro
     stop = sorted(policy.stop_token_ids)
     length = {} if eos else {"min_new_tokens": new_tokens}
     start = time.perf_counter()
-    out = model.generate(input_ids=ids, attention_mask=mask, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=new_tokens,
-                         pad_token_id=pad, eos_token_id=stop, **length)
+    out = model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=new_tokens,
+        pad_token_id=pad,
+        eos_token_id=stop,
+        **length,
+    )
     seconds = time.perf_counter() - start
     new = out[:, longest:]
     ended = torch.isin(new, torch.tensor(stop, device=new.device)).long().cumsum(-1)
@@ -60,7 +78,11 @@ def theirs(model: torch.nn.Module, policy: Policy, prompts: list[list[int]], gro
 @torch.no_grad()
 def ceiling(policy: Policy, rows: int) -> float:
     """Tokens per second if a step were nothing but the model's matrix products (plain `linear`, weights in memory order)."""
-    weights = [parameter.detach().to(policy.compute_dtype) for name, parameter in policy.base.named_parameters() if parameter.ndim == 2 and "embed" not in name]
+    weights = [
+        parameter.detach().to(policy.compute_dtype)
+        for name, parameter in policy.base.named_parameters()
+        if parameter.ndim == 2 and "embed" not in name
+    ]
     if policy.base.get_output_embeddings().weight is policy.base.get_input_embeddings().weight:
         weights.append(policy.base.get_output_embeddings().weight.detach().to(policy.compute_dtype))
     inputs = {w.shape[1]: torch.randn(rows, w.shape[1], device=policy.device, dtype=policy.compute_dtype) for w in weights}

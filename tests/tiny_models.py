@@ -15,7 +15,8 @@ import torch
 Kind = Literal["gpt2", "codegen", "roberta", "t5", "gpt_bigcode", "starcoder2", "llama", "qwen2", "qwen3"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_TEXT = """def add(a, b):
+_TEXT = (
+    """def add(a, b):
     return a + b
 
 def count_vowels(text):
@@ -24,11 +25,11 @@ def count_vowels(text):
         if letter in "aeiou":
             total += 1
     return total
-""" * 20
-
-CHAT_TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+"""
+    * 20
 )
+
+CHAT_TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 
 
 def make_tokenizer(folder: Path, *, pad: bool = True, chat: bool = True, vocab_size: int = 320) -> int:
@@ -41,7 +42,9 @@ def make_tokenizer(folder: Path, *, pad: bool = True, chat: bool = True, vocab_s
     bpe.decoder = decoders.ByteLevel()
     specials = ["<pad>", "<|im_start|>", "<|im_end|>", "<unk>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator([_TEXT], trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=specials, initial_alphabet=alphabet, show_progress=False))
+    bpe.train_from_iterator(
+        [_TEXT], trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=specials, initial_alphabet=alphabet, show_progress=False)
+    )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe, bos_token="<|im_start|>", eos_token="<|im_end|>", unk_token="<unk>", pad_token="<pad>" if pad else None
     )
@@ -64,7 +67,9 @@ def make_tiny(kind: Kind, folder: Path, *, pad: bool | None = None, chat: bool |
 
     folder.mkdir(parents=True, exist_ok=True)
     modern = kind in {"llama", "qwen2", "qwen3"}
-    vocabulary = make_tokenizer(folder, pad=kind not in {"gpt2", "codegen", "gpt_bigcode"} if pad is None else pad, chat=modern if chat is None else chat)
+    vocabulary = make_tokenizer(
+        folder, pad=kind not in {"gpt2", "codegen", "gpt_bigcode"} if pad is None else pad, chat=modern if chat is None else chat
+    )
     common: dict[str, Any] = {"vocab_size": vocabulary, "bos_token_id": 1, "eos_token_id": 2}
     wide = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     gpt = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}

@@ -24,8 +24,10 @@ class Decoder(Protocol):
 
     rows: int
     """Slots there are."""
-    lockstep: bool
-    """True: all rows must be of one length, so new ones come only when all old ones have left."""
+
+    def room(self, group_size: int) -> int:
+        """How many more prompts of `group_size` rows each could be admitted now."""
+        ...
 
     def admit(self, prompts: Sequence[list[int]], group_size: int) -> Tensor:
         """Prefill prompts into the next `len(prompts) * group_size` slots, a group side by side; logits after each prompt, [P, V]."""
@@ -164,13 +166,14 @@ class SlotCache(Cache):
 class HFDecoder:
     """Any decoder-only transformers model. The prompt's keys are computed once and copied to each row of its group."""
 
-    lockstep = False
-
     def __init__(self, policy: Policy, rows: int, tokens: int) -> None:
         self.policy, self.rows, self.active = policy, rows, 0
         self.model = sampling_model(policy)
         self.cache = SlotCache(policy.config.num_hidden_layers, rows, tokens, policy.device)
         self.lengths: list[int] = []
+
+    def room(self, group_size: int) -> int:
+        return (self.rows - self.active) // group_size
 
     def admit(self, prompts: Sequence[list[int]], group_size: int) -> Tensor:
         device, policy = self.policy.device, self.policy
@@ -233,13 +236,15 @@ class HFDecoder:
 class EncoderDecoderDecoder:
     """T5 and its kin, the plain way: prompts encoded once per group, decoder caches as transformers keeps them, rows of one length."""
 
-    lockstep = True
-
     def __init__(self, policy: Policy, rows: int) -> None:
         self.policy, self.rows = policy, rows
         self.model = sampling_model(policy)
         self.cache: EncoderDecoderCache | None = None
         self.encoded_RSD = self.mask_RS = torch.empty(0)
+
+    def room(self, group_size: int) -> int:
+        """Rows must be of one length, so new ones come only when all old ones have left."""
+        return 0 if len(self.encoded_RSD) else self.rows // group_size
 
     def admit(self, prompts: Sequence[list[int]], group_size: int) -> Tensor:
         device, pad = self.policy.device, self.policy.pad_token_id

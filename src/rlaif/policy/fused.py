@@ -111,7 +111,12 @@ class FusedWeights:
             projections = [attention + name for name in ("q_proj", "k_proj", "v_proj")]
             biases = [weights[name + ".bias"] for name in projections if name + ".bias" in weights]
             layer.qkv.load(torch.cat([weights[name + ".weight"] for name in projections]), torch.cat(biases) if biases else None, rows)
-            for target, name in ((layer.out, attention + "o_proj"), (layer.gate, mlp + "gate_proj"), (layer.up, mlp + "up_proj"), (layer.down, mlp + "down_proj")):
+            for target, name in (
+                (layer.out, attention + "o_proj"),
+                (layer.gate, mlp + "gate_proj"),
+                (layer.up, mlp + "up_proj"),
+                (layer.down, mlp + "down_proj"),
+            ):
                 target.load(weights[name + ".weight"], None, rows)
             layer.norm_in = weights[prefix + "input_layernorm.weight"].float()
             layer.norm_mlp = weights[prefix + "post_attention_layernorm.weight"].float()
@@ -157,8 +162,6 @@ class FusedWeights:
 class FusedDecoder:
     """Rows in slots over `FusedWeights`. Prompt keys stand in slots of their own, one per group in flight."""
 
-    lockstep = False
-
     def __init__(self, policy: Policy, rows: int, prompt_tokens: int, new_tokens: int, group_size: int) -> None:
         if policy._fused is None:
             policy._fused = FusedWeights(policy)
@@ -167,14 +170,18 @@ class FusedDecoder:
         self.device, self.rows = policy.device, rows
         w = self.weights
         self.repeats = w.heads // w.kv_heads
-        layers, prompts = len(w.layers), rows // group_size
+        layers = len(w.layers)
+        self.prompt_slots = 2 * -(-rows // group_size)  # groups thin out before they leave, so there are more of them than full ones
         # zeros, not empty: a masked score times a NaN from old memory would still be NaN. Pages are paid for only when rows get there
-        self.prompt_kv = [torch.zeros(prompts, 2, w.kv_heads, prompt_tokens, w.size, device=self.device) for _ in range(layers)]
+        self.prompt_kv = [torch.zeros(self.prompt_slots, 2, w.kv_heads, prompt_tokens, w.size, device=self.device) for _ in range(layers)]
         self.own_kv = [torch.zeros(rows, 2, w.kv_heads, new_tokens, w.size, device=self.device) for _ in range(layers)]
         self.parents: list[int] = []  # of each row in use: its prompt's slot
         self.prompt_lengths: list[int] = []  # of each prompt slot in use
         self.own_lengths: list[int] = []
         self.plan: dict[str, Any] | None = None
+
+    def room(self, group_size: int) -> int:
+        return min((self.rows - len(self.parents)) // group_size, self.prompt_slots - len(self.prompt_lengths))
 
     def admit(self, prompts: Sequence[list[int]], group_size: int) -> Tensor:
         w, first = self.weights, len(self.prompt_lengths)

@@ -21,6 +21,7 @@ from rlaif.policy.model import Policy
 from rlaif.policy.packing import Group, pack, pad, plan
 from rlaif.policy.tree_attention import FLAT_MODELS, no_mask
 
+
 @dataclass(frozen=True, slots=True)
 class ActionLogps:
     """One micro-batch of M actions. row_M and time_M say where each stands in [B, T], B counting completions prompt by prompt."""
@@ -52,7 +53,9 @@ def action_logps(
         yield micro_batch_logps(policy, groups, temperature=temperature, with_values=with_values, with_entropy=with_entropy)
 
 
-def micro_batch_logps(policy: Policy, groups: list[Group], *, temperature: float, with_values: bool = False, with_entropy: bool = False) -> ActionLogps:
+def micro_batch_logps(
+    policy: Policy, groups: list[Group], *, temperature: float, with_values: bool = False, with_entropy: bool = False
+) -> ActionLogps:
     """The forward pass of one micro-batch."""
     if with_values and policy.value_head is None:
         raise ValueError("with_values needs a policy loaded with value_head=True")
@@ -88,7 +91,5 @@ def hidden_states(policy: Policy, groups: list[Group]) -> tuple[Tensor, Tensor, 
             return output.last_hidden_state[0][packed.source_M], packed.target_M, packed.row_M, packed.time_M
         else:
             batch = pad(groups, policy.pad_token_id, policy.first_position, policy.device)
-            output = policy.body(
-                input_ids=batch.input_ids_BL, attention_mask=batch.mask_BL.long(), position_ids=batch.position_BL, use_cache=False
-            )
+            output = policy.body(input_ids=batch.input_ids_BL, attention_mask=batch.mask_BL.long(), position_ids=batch.position_BL, use_cache=False)
         return output.last_hidden_state[batch.source_M], batch.target_M, batch.row_M, batch.time_M

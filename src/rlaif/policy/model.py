@@ -69,6 +69,8 @@ class Policy:
         self.source = source
         """Folder the weights came from: the reference of full-weight training is read from it again."""
         self.compute_dtype = compute_dtype
+        self.stored_dtype = torch.float32
+        """Type of the weights as they were on disk, and as `save` writes them."""
         self.value_detached = False
         """True: the value loss trains the value head alone, not the model below it."""
         self.config = self.base.config
@@ -141,7 +143,10 @@ class Policy:
 
         transformers does it only in train mode, which would also switch dropout on, so the flag is raised on the layers alone.
         """
-        layers = [m for m in self.base.modules() if getattr(m, "gradient_checkpointing", False)] if torch.is_grad_enabled() else []
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        blocks = [m for m in self.base.modules() if isinstance(m, GradientCheckpointingLayer)] if torch.is_grad_enabled() else []
+        layers = [block for block in blocks if block.gradient_checkpointing]
         for layer in layers:
             layer.training = True
         try:
@@ -176,14 +181,11 @@ class Policy:
         The value head is not part of it; checkpoints keep that. Raises RunFailed when the disk is full.
         """
         model = self.base
-        if self.is_lora:
-            model = copy.deepcopy(self.model).merge_and_unload()
-        state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-        dtype = getattr(self, "stored_dtype", torch.float32)
-        if dtype != torch.float32:
-            state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+        if self.is_lora or self.stored_dtype != next(model.parameters()).dtype:
+            model = copy.deepcopy(self.model)
+            model = (model.merge_and_unload() if self.is_lora else model).to(self.stored_dtype)
         try:
-            model.save_pretrained(folder, state_dict=state)
+            model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         except OSError as error:
             raise RunFailed(f"Cannot write the model to {folder}", str(error), "free some disk space, or choose another --output-dir") from error
@@ -204,7 +206,11 @@ class _Seq2SeqBody:
 def stop_token_ids(tokenizer: Any, model: nn.Module) -> frozenset[int]:
     """End-of-sequence ids of the tokenizer and of the generation config, and nothing else."""
     ids: set[int] = set()
-    for value in (tokenizer.eos_token_id, model.config.eos_token_id, getattr(model, "generation_config", None) and model.generation_config.eos_token_id):
+    for value in (
+        tokenizer.eos_token_id,
+        model.config.eos_token_id,
+        getattr(model, "generation_config", None) and model.generation_config.eos_token_id,
+    ):
         ids.update(value if isinstance(value, (list, tuple)) else [] if value is None else [value])
     return frozenset(ids)
 
@@ -266,12 +272,17 @@ def _load_model(folder: Path, dtype: torch.dtype) -> nn.Module:
     kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
     if config.model_type in {"bert", "roberta", "xlm-roberta", "camembert", "electra"} and not config.is_decoder:
-        warnings.warn(f"{folder.name or folder} ({config.model_type}) is an encoder that was not made to generate; it is used as a decoder and must learn it all", stacklevel=3)
+        warnings.warn(
+            f"{folder.name or folder} ({config.model_type}) is an encoder that was not made to generate; it is used as a decoder and must learn it all",
+            stacklevel=3,
+        )
         config.is_decoder = True
     try:
         model = kind.from_pretrained(folder, config=config, dtype=dtype)
     except (ValueError, OSError) as error:
-        raise ModelNotFound(f"Cannot load the model in {folder}", str(error).splitlines()[0], "RLAIF trains causal and encoder-decoder language models") from error
+        raise ModelNotFound(
+            f"Cannot load the model in {folder}", str(error).splitlines()[0], "RLAIF trains causal and encoder-decoder language models"
+        ) from error
     model._stored_dtype = stored
     use_tree_attention(model)
     return model

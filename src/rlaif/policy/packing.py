@@ -164,7 +164,14 @@ class Padded:
 
 
 def pad(
-    groups: Sequence[Group], pad_id: int, first_position: int, device: torch.device, *, side: str = "right", extra: int = 0, start_id: int | None = None
+    groups: Sequence[Group],
+    pad_id: int,
+    first_position: int,
+    device: torch.device,
+    *,
+    side: str = "right",
+    extra: int = 0,
+    start_id: int | None = None,
 ) -> Padded:
     """Lay out one micro-batch with one row per completion.
 

@@ -130,10 +130,10 @@ def sample(
             progress(done, len(prompts) * group_size)
 
     while queue or active:
-        room = (decoder.rows - len(active)) // group_size
+        room = min(decoder.room(group_size), len(queue))
         # a few prompts at a time: one prefill of many tokens is cheaper than many of few
-        if queue and room and (not active or (not decoder.lockstep and room >= min(len(queue), max(1, decoder.rows // group_size // 8)))):
-            chosen = [queue.pop() for _ in range(min(room, len(queue)))]
+        if room and (not active or room >= min(len(queue), max(1, decoder.rows // group_size // 8))):
+            chosen = [queue.pop() for _ in range(room)]
             logits_PV = decoder.admit([prompts[index] for index in chosen], group_size)
             new = [_Row(index, member) for index in chosen for member in range(group_size)]
             active += new

@@ -99,7 +99,9 @@ def resolve_weights(name: str, *, offline: bool = False) -> Path:
         final = folder / "final"  # a run directory keeps its trained model there
         if is_model_folder(final):
             return final
-        raise ModelNotFound(f"{folder} holds no model", "it lacks config.json or the weights (*.safetensors)", "give a folder written by save_pretrained")
+        raise ModelNotFound(
+            f"{folder} holds no model", "it lacks config.json or the weights (*.safetensors)", "give a folder written by save_pretrained"
+        )
     if name in MIRRORS:
         if name in (cached := cached_models()):
             return cached[name]
@@ -132,7 +134,9 @@ def _from_hub(name: str, *, offline: bool) -> Path:
     except OSError:  # LocalEntryNotFoundError: not in the cache
         pass
     if offline:
-        raise ModelNotFound(f"Model '{name}' is not on this machine", "offline: the Hub was not asked", "go online once, or give a local folder; " + _suggestion(name))
+        raise ModelNotFound(
+            f"Model '{name}' is not on this machine", "offline: the Hub was not asked", "go online once, or give a local folder; " + _suggestion(name)
+        )
     try:
         # one cheap question first: snapshot_download would retry for half a minute when there is no network at all
         files = [sibling.rfilename for sibling in HfApi().model_info(name, timeout=10).siblings or []]
@@ -145,7 +149,9 @@ def _from_hub(name: str, *, offline: bool) -> Path:
         raise ModelNotFound(f"No model '{name}' on the Hub", str(error).splitlines()[0], _suggestion(name)) from None
     except Exception as error:  # the HTTP library under huggingface_hub differs by version, and so do its errors
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelNotFound(f"Cannot fetch model '{name}'", f"it is not in the cache, and the Hub cannot be reached: {reason}", unreachable) from error
+        raise ModelNotFound(
+            f"Cannot fetch model '{name}'", f"it is not in the cache, and the Hub cannot be reached: {reason}", unreachable
+        ) from error
     if not is_model_folder(path):
         raise ModelNotFound(f"'{name}' is on the Hub but holds no weights that can be loaded", f"looked in {path}", _suggestion(name))
     return path
@@ -159,7 +165,9 @@ def _fetch_alias(name: str, *, offline: bool) -> Path:
     except ModelNotFound:
         if offline:
             raise ModelNotFound(
-                f"Model '{name}' is not on this machine", f"offline, and {cache_root() / 'models'} does not have it", "run once with a network; about 100 MB"
+                f"Model '{name}' is not on this machine",
+                f"offline, and {cache_root() / 'models'} does not have it",
+                "run once with a network; about 100 MB",
             ) from None
     target = cache_root() / "models" / name
     with file_lock(cache_root() / "models" / f"{name}.lock"):
