@@ -17,7 +17,6 @@ from rlaif.evals import evaluate
 from rlaif.policy.sampler import Sample, SamplingParams
 from rlaif.problems.prompting import build_prompt, encode_prompt
 from rlaif.sandbox import Sandbox
-from rlaif.train.interrupts import InterruptGuard
 from rlaif.train.loop import policy_generator
 from rlaif.train.rollout import Batch, generate
 from rlaif.train.setup import Hooks, build_policy
@@ -75,7 +74,7 @@ class Learner:
         reward_PG = torch.tensor([[float(rewards[place]) for place in places] for places in groups.values()])
         prompt_ids = [self._prompt_ids(prompt) for prompt in groups]
         batch = Batch(prompt_ids, samples, reward_PG, torch.ones_like(reward_PG, dtype=torch.bool), [], 0.0, 0.0)
-        return update(self.policy, self.optimizer, batch, self.recipe, self.config, InterruptGuard(), self.generator)
+        return update(self.policy, self.optimizer, batch, self.recipe, self.config, self.generator)
 
     def evaluate(self, dataset: Sequence[Problem]) -> dict[str, Any]:
         """Greedy success on problems with tests, as `EvalResult.to_dict()`."""

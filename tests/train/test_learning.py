@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from rlaif.algos.recipes import recipe_for
-from rlaif.train.interrupts import InterruptGuard
 from rlaif.train.update import build_optimizer, update
 from tests.train.conftest import made_up_batch, tiny_config, tiny_policy
 
@@ -29,7 +28,7 @@ def train(folder, algo: str, change=lambda reward_PG, generator: reward_PG, epis
         batch = made_up_batch(policy, share_of_target, P=2, G=8, tokens=8, seed=episode)
         rewards.append(float(batch.reward_PG.mean()))
         batch.reward_PG = change(batch.reward_PG, generator)
-        update(policy, optimizer, batch, recipe, config, InterruptGuard(), generator)
+        update(policy, optimizer, batch, recipe, config, generator)
     return sum(rewards[:3]) / 3, sum(rewards[-3:]) / 3
 
 

@@ -10,7 +10,6 @@ import torch
 from rlaif.algos.recipes import recipe_for
 from rlaif.config import TrainConfig
 from rlaif.policy.model import Policy
-from rlaif.train.interrupts import InterruptGuard
 from rlaif.train.rollout import Batch
 from rlaif.train.update import build_optimizer, update
 from tests.train.conftest import made_up_batch, tiny_config, tiny_policy
@@ -23,7 +22,7 @@ def run_update(policy: Policy, batch: Batch, config: TrainConfig) -> tuple[dict[
     before = {name: parameter.detach().clone() for name, parameter in policy.model.named_parameters() if parameter.requires_grad}
     optimizer = torch.optim.SGD([*policy.trainable_parameters(), *(policy.value_head.parameters() if policy.value_head else [])], lr=1.0)
     recipe = recipe_for(config.algo, clip=config.clip, clip_high=config.clip_high)
-    metrics = update(policy, optimizer, batch, recipe, config, InterruptGuard(), torch.Generator().manual_seed(0))
+    metrics = update(policy, optimizer, batch, recipe, config, torch.Generator().manual_seed(0))
     return metrics, {name: parameter.detach() - before[name] for name, parameter in policy.model.named_parameters() if parameter.requires_grad}
 
 
@@ -147,7 +146,7 @@ def test_a_high_reward_raises_the_probability_of_its_tokens(tiny_llama):
         before = summed_logp(policy, batch)
         config = config_for(algo, learning_rate=1e-4)
         optimizer = build_optimizer(policy, config)
-        update(policy, optimizer, batch, recipe_for(algo), config, InterruptGuard(), torch.Generator())
+        update(policy, optimizer, batch, recipe_for(algo), config, torch.Generator())
         gain = summed_logp(policy, batch) - before
         assert gain[0, 0] > gain[0, 1:].max() and gain[1, 2] > gain[1, :2].max(), algo
 
@@ -161,7 +160,7 @@ def test_kl_holds_the_policy_to_its_reference(tiny_llama):
         config = tiny_config(algo="grpo", kl_coef=kl_coef, learning_rate=3e-3)
         optimizer = build_optimizer(policy, config)
         for _ in range(8):
-            metrics = update(policy, optimizer, batch, recipe_for("grpo"), config, InterruptGuard(), torch.Generator())
+            metrics = update(policy, optimizer, batch, recipe_for("grpo"), config, torch.Generator())
         start = dict(tiny_policy(tiny_llama).model.named_parameters())
         distances.append(sum(float((parameter - start[name]).detach().square().sum()) for name, parameter in policy.model.named_parameters()))
     assert "ref_kl" in metrics and distances[1] < 0.7 * distances[0]
@@ -179,8 +178,8 @@ def test_lora_trains_the_adapter_alone_and_its_base_is_the_reference(tiny_llama)
     batch = made_up_batch(policy)
     config = tiny_config(algo="grpo", kl_coef=0.1, learning_rate=1e-2, lora_rank=4)
     optimizer = build_optimizer(policy, config)
-    first = update(policy, optimizer, batch, recipe_for("grpo"), config, InterruptGuard(), torch.Generator())
-    second = update(policy, optimizer, batch, recipe_for("grpo"), config, InterruptGuard(), torch.Generator())
+    first = update(policy, optimizer, batch, recipe_for("grpo"), config, torch.Generator())
+    second = update(policy, optimizer, batch, recipe_for("grpo"), config, torch.Generator())
     assert first["ref_kl"] < 1e-9 < second["ref_kl"]
     assert all(torch.equal(parameter, frozen[name]) for name, parameter in policy.model.named_parameters() if name in frozen)
 
@@ -190,7 +189,7 @@ def test_the_critic_learns_the_return(tiny_llama):
     batch = made_up_batch(policy, lambda ids: 0.7)
     config = tiny_config(algo="ppo", value_learning_rate=0.05, learning_rate=1e-9, value_coef=1.0, value_clip=10.0)
     optimizer = build_optimizer(policy, config)
-    losses = [update(policy, optimizer, batch, recipe_for("ppo"), config, InterruptGuard(), torch.Generator())["value_loss"] for _ in range(30)]
+    losses = [update(policy, optimizer, batch, recipe_for("ppo"), config, torch.Generator())["value_loss"] for _ in range(30)]
     assert losses[0] == pytest.approx(0.5 * 0.7**2, rel=0.05), "a value head that starts at zero is wrong by the whole return"
     assert losses[-1] < 0.05 * losses[0]
 

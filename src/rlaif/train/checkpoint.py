@@ -98,7 +98,9 @@ def load_checkpoint(path: Path, tensors: dict[str, Tensor], optimizer: torch.opt
         moments = load_file(path / "optimizer.safetensors")
     except Exception as error:
         raise UsageError(f"Checkpoint {path} cannot be read", str(error), f"delete {path} and --resume from the one before it") from error
-    different = {name for name in saved.keys() | tensors.keys() if name not in saved or name not in tensors or saved[name].shape != tensors[name].shape}
+    different = {
+        name for name in saved.keys() | tensors.keys() if name not in saved or name not in tensors or saved[name].shape != tensors[name].shape
+    }
     if different:
         raise UsageError(
             f"Checkpoint {path} belongs to another model or other settings",

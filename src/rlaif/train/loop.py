@@ -31,6 +31,7 @@ from rlaif.train.interrupts import InterruptGuard
 from rlaif.train.journal import FeedbackJournal
 from rlaif.train.measure import episode_metrics
 from rlaif.train.monitor import Monitor
+from rlaif.train.resume import resumed_config
 from rlaif.train.rollout import Batch, collect, generate
 from rlaif.train.setup import Hooks, ProblemSets, build_engine, build_judge, build_policy, choose_problems
 from rlaif.train.update import build_optimizer, set_learning_rate, update
@@ -101,13 +102,20 @@ def train(config: TrainConfig, *, hooks: Hooks | None = None, console: Console |
     Raises UsageError, EnvironmentFailure, RunFailed, or Interrupted (with a checkpoint written) as `rlaif.errors` describes them.
     """
     hooks, console = hooks or Hooks(), console or Console()
-    problems = choose_problems(config, hooks)
     with ExitStack() as stack:
-        sandbox = stack.enter_context(Sandbox(config.sandbox))
         if config.dry_run:
-            return TrainResult(None, 0, description=describe(config, problems, sandbox, console))
-        run = _open_run(config)
-        stack.callback(run.close)
+            sandbox = stack.enter_context(Sandbox(config.sandbox))
+            return TrainResult(None, 0, description=describe(config, choose_problems(config, hooks), sandbox, console))
+        if config.resume:
+            run = _open_run(config)
+            stack.callback(run.close)
+            config = resumed_config(config, run)
+            problems = choose_problems(config, hooks)
+        else:  # nothing is made or deleted before the problems were found good
+            problems = choose_problems(config, hooks)
+            run = _open_run(config)
+            stack.callback(run.close)
+        sandbox = stack.enter_context(Sandbox(config.sandbox))
         stack.enter_context(console)
         session = _start(config, hooks, console, run, sandbox, problems)
         stack.enter_context(session.guard)
@@ -115,36 +123,42 @@ def train(config: TrainConfig, *, hooks: Hooks | None = None, console: Console |
         if tracker is not None:
             stack.callback(tracker.close)
         try:
-            done = _prepare(session, hooks)
-            for episode in range(done + 1, config.episodes + 1):
-                before_episode = session.state()
-                try:
+            done = _prepare(session)
+            state = session.state()
+            try:
+                for episode in range(done + 1, config.episodes + 1):
                     metrics = run_episode(session, episode)
-                except KeyboardInterrupt:
-                    # the weights are those of the last finished episode: a step is never cut in half
-                    if session.last_saved != episode - 1:
-                        session.save(episode - 1, before_episode)
-                    raise
-                if tracker is not None:
-                    tracker.log(metrics, episode)
-                if episode % config.save_every == 0 or episode == config.episodes:
-                    session.save(episode, session.state())
-                if config.eval_every and episode % config.eval_every == 0 and episode < config.episodes:
-                    run_evaluation(session, f"episode-{episode:04d}")
-                run.write_status("running", episode, config.episodes)
-                if hooks.after_episode:
-                    hooks.after_episode(run.path)
+                    done, state = episode, session.state()
+                    if tracker is not None:
+                        tracker.log(metrics, episode)
+                    if episode % config.save_every == 0 or episode == config.episodes:
+                        session.save(episode, state)
+                    if config.eval_every and episode % config.eval_every == 0 and episode < config.episodes:
+                        run_evaluation(session, f"episode-{episode:04d}")
+                    run.write_status("running", episode, config.episodes)
+                    if hooks.after_episode:
+                        hooks.after_episode(run.path)
+            except KeyboardInterrupt:
+                if session.last_saved != done:  # weights and logs are those of the last finished episode: see run_episode
+                    session.save(done, state)
+                raise
             return _finish(session, hooks)
         except KeyboardInterrupt:
             run.write_status("interrupted", max(session.last_saved, 0), config.episodes)
             raise Interrupted(
-                "Interrupted", f"Everything up to episode {max(session.last_saved, 0)} is saved in {run.path}", f"the same command with --output_dir {run.path} --resume"
+                "Interrupted",
+                f"Everything up to episode {max(session.last_saved, 0)} is saved in {run.path}",
+                f"the same command with --output_dir {run.path} --resume",
             ) from None
         except torch.OutOfMemoryError as error:
             run.write_status("failed", max(session.last_saved, 0), config.episodes, "out of memory")
-            raise RunFailed("Out of memory", str(error).splitlines()[0], "--micro_batch_tokens, --gradient_checkpointing or --lora_rank 16") from error
+            raise RunFailed(
+                "Out of memory", str(error).splitlines()[0], "--micro_batch_tokens, --gradient_checkpointing or --lora_rank 16"
+            ) from error
         except Exception as error:
-            run.write_status("failed", max(session.last_saved, 0), config.episodes, str(error).splitlines()[0] if str(error) else type(error).__name__)
+            run.write_status(
+                "failed", max(session.last_saved, 0), config.episodes, str(error).splitlines()[0] if str(error) else type(error).__name__
+            )
             raise
 
 
@@ -158,21 +172,19 @@ def run_episode(session: Session, episode: int) -> dict[str, float]:
     batch = collect(session.policy, problems, session.engine, session.sandbox, session.journal, config, episode, session.generator)
 
     console.stage("updating the policy")
-    recipe = recipe_for(config.algo, clip=config.clip, clip_high=config.clip_high)
-    set_learning_rate(session.optimizer, config, episode)
-    update_metrics = update(session.policy, session.optimizer, batch, recipe, config, session.guard, session.generator)
-
-    for problem, group in zip(problems, _by_problem(batch, config.group_size), strict=True):
-        scored = [rollout for rollout in group if rollout.feedback.reward is not None]
-        session.curriculum.update(problem.id, sum(_solved(rollout) for rollout in scored), len(scored))
-    metrics = {"episode": episode} | episode_metrics(batch, session.engine.judge) | update_metrics
-    metrics["peak_memory_bytes"] = peak_memory_bytes()
-    metrics["episode_s"] = time.perf_counter() - start
-    alarms = session.monitor.observe(episode, _judged(batch), metrics)
-    session.run.log_rollouts(batch.rollouts)
-    session.run.log_metrics(metrics)
-    scored = sorted((rollout for rollout in batch.rollouts if rollout.feedback.reward is not None), key=lambda rollout: rollout.feedback.reward)
-    console.episode(episode, config.episodes, metrics, best=scored[-1] if scored else None, worst=scored[0] if scored else None)
+    with session.guard.protected():  # from the first changed weight to the last log line, an episode happens whole or not at all
+        recipe = recipe_for(config.algo, clip=config.clip, clip_high=config.clip_high)
+        set_learning_rate(session.optimizer, config, episode)
+        update_metrics = update(session.policy, session.optimizer, batch, recipe, config, session.generator)
+        for problem, group in zip(problems, _by_problem(batch, config.group_size), strict=True):
+            scored = [rollout for rollout in group if rollout.feedback.reward is not None]
+            session.curriculum.update(problem.id, sum(_solved(rollout) for rollout in scored), len(scored))
+        metrics = {"episode": episode} | episode_metrics(batch, session.engine.judge) | update_metrics
+        metrics |= {"peak_memory_bytes": peak_memory_bytes(), "episode_s": time.perf_counter() - start}
+        alarms = session.monitor.observe(episode, _judged(batch), metrics)
+        session.run.log_rollouts(batch.rollouts)
+        session.run.log_metrics(metrics)
+    _show(console, episode, config.episodes, metrics, batch)
     for alarm in alarms:
         session.run.log_alarm(alarm.episode, alarm.kind, alarm.message)
         console.warning(alarm.message)
@@ -184,6 +196,11 @@ def run_episode(session: Session, episode: int) -> dict[str, float]:
                 f"the checkpoint nearest to episode {alarm.best_episode} in {session.run.checkpoints_path}, or --feedback hybrid",
             )
     return metrics
+
+
+def _show(console: Console, episode: int, episodes: int, metrics: dict[str, float], batch: Batch) -> None:
+    scored = sorted((rollout for rollout in batch.rollouts if rollout.feedback.reward is not None), key=lambda rollout: rollout.feedback.reward)
+    console.episode(episode, episodes, metrics, best=scored[-1] if scored else None, worst=scored[0] if scored else None)
 
 
 def run_evaluation(session: Session, name: str) -> EvalResult:
@@ -245,7 +262,11 @@ def _start(config: TrainConfig, hooks: Hooks, console: Console, run: RunDir, san
     judge = build_judge(config, policy, run.path)
     run.write_config(config, quality_hash=hooks.quality_hash, **hooks.extra_config)
     run.write_env(
-        sandbox=sandbox.describe(), device=str(policy.device), compute_dtype=str(policy.compute_dtype), threads=torch.get_num_threads(), seed=config.seed
+        sandbox=sandbox.describe(),
+        device=str(policy.device),
+        compute_dtype=str(policy.compute_dtype),
+        threads=torch.get_num_threads(),
+        seed=config.seed,
     )
     run.write_json("overlap.json", problems.overlap)
     console.start(
@@ -276,7 +297,7 @@ def _start(config: TrainConfig, hooks: Hooks, console: Console, run: RunDir, san
     )
 
 
-def _prepare(session: Session, hooks: Hooks) -> int:
+def _prepare(session: Session) -> int:
     """Bring the run to where its next episode starts; returns the number of finished episodes."""
     config, run = session.config, session.run
     found = newest_checkpoint(run.checkpoints_path) if config.resume else None
@@ -291,7 +312,11 @@ def _prepare(session: Session, hooks: Hooks) -> int:
     if config.sft_steps:
         session.console.message(f"Warm start: {config.sft_steps} supervised steps on reference solutions.")
         learnt = warm_start(
-            session.policy, session.problems.train, config, session.guard, session.generator, lambda step, loss: session.console.stage(f"warm start, loss {loss:.2f}", step, config.sft_steps)
+            session.policy,
+            session.problems.train,
+            config,
+            session.generator,
+            lambda step, loss: session.console.stage(f"warm start, loss {loss:.2f}", step, config.sft_steps),
         )
         session.console.message(f"  {learnt} reference solutions, {config.sft_steps} steps.")
         if session.problems.held_out:

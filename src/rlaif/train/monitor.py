@@ -98,12 +98,28 @@ class Monitor:
 
     def _dead_signals(self, episode: int, metrics: dict[str, float]) -> list[Alarm]:
         checks = (
-            ("no_signal", metrics.get("skipped_group_share", 0.0) >= 0.999, "All rewards within every group were equal: nothing was learnt. Try easier problems or a higher --temperature."),
+            (
+                "no_signal",
+                metrics.get("skipped_group_share", 0.0) >= 0.999,
+                "All rewards within every group were equal: nothing was learnt. Try easier problems or a higher --temperature.",
+            ),
             ("all_truncated", metrics.get("truncated_share", 0.0) > 0.9, "Over 90% of completions were cut off: raise --max-new-tokens."),
             ("kl_runaway", metrics.get("approx_kl", 0.0) > 0.5, "One update moved the policy by over 0.5 nats a token: lower --learning-rate."),
-            ("entropy_collapse", 0 <= metrics.get("entropy", 1.0) < 0.02, "The policy's entropy is nearly zero: it writes the same answer every time. Lower --learning-rate or raise --entropy-coef."),
-            ("judge_errors", metrics.get("judge_error_share", 0.0) > 0.2, "The judge failed on over 20% of the samples; they were left out. See `rlaif doctor`."),
-            ("infra_failures", metrics.get("infra_failure_share", 0.0) > 0.2, "Over 20% of the samples could not be scored; they were left out. See `rlaif doctor`."),
+            (
+                "entropy_collapse",
+                0 <= metrics.get("entropy", 1.0) < 0.02,
+                "The policy's entropy is nearly zero: it writes the same answer every time. Lower --learning-rate or raise --entropy-coef.",
+            ),
+            (
+                "judge_errors",
+                metrics.get("judge_error_share", 0.0) > 0.2,
+                "The judge failed on over 20% of the samples; they were left out. See `rlaif doctor`.",
+            ),
+            (
+                "infra_failures",
+                metrics.get("infra_failure_share", 0.0) > 0.2,
+                "Over 20% of the samples could not be scored; they were left out. See `rlaif doctor`.",
+            ),
         )
         return [Alarm(episode, kind, text, False) for kind, bad, text in checks if bad]
 

@@ -24,7 +24,6 @@ from rlaif.algos.recipes import Recipe
 from rlaif.config import TrainConfig
 from rlaif.policy.logps import ActionLogps, action_logps
 from rlaif.policy.model import Policy
-from rlaif.train.interrupts import InterruptGuard
 from rlaif.train.rollout import Batch
 
 OVERLONG_BUFFER_SHARE = 0.2
@@ -68,7 +67,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, epi
 
 
 def update(
-    policy: Policy, optimizer: torch.optim.Optimizer, batch: Batch, recipe: Recipe, config: TrainConfig, guard: InterruptGuard, generator: torch.Generator
+    policy: Policy, optimizer: torch.optim.Optimizer, batch: Batch, recipe: Recipe, config: TrainConfig, generator: torch.Generator
 ) -> dict[str, float]:
     """Take the optimiser steps of one episode and return its metrics. A batch nobody could score makes no step."""
     start = time.perf_counter()
@@ -96,8 +95,7 @@ def update(
         for micro in _micro_batches(policy, batch, learned_BT.any(1), config, values=recipe.critic):
             loss = micro_loss(micro, plan, frozen, part_BT, total, recipe, config, sums)
             loss.backward()
-        with guard.protected():
-            metrics["grad_norm"] = _step(policy, optimizer, config)
+        metrics["grad_norm"] = _step(optimizer, config)
         metrics["steps"] += 1
     if metrics["steps"]:
         tokens = sums.pop("tokens")
@@ -289,7 +287,7 @@ def micro_loss(
     return loss
 
 
-def _step(policy: Policy, optimizer: torch.optim.Optimizer, config: TrainConfig) -> float:
+def _step(optimizer: torch.optim.Optimizer, config: TrainConfig) -> float:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
     if math.isfinite(float(norm)):  # one overflow must not poison the moments of every weight

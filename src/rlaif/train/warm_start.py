@@ -15,7 +15,6 @@ from rlaif.config import TrainConfig
 from rlaif.policy.logps import action_logps
 from rlaif.policy.model import Policy
 from rlaif.problems.prompting import FENCE_END, build_prompt, encode_prompt
-from rlaif.train.interrupts import InterruptGuard
 from rlaif.types import Problem
 
 
@@ -37,7 +36,7 @@ def reference_ids(policy: Policy, problem: Problem) -> tuple[list[int], tuple[in
 
 
 def warm_start(
-    policy: Policy, problems: Sequence[Problem], config: TrainConfig, guard: InterruptGuard, generator: torch.Generator, progress: Callable[[int, float], None]
+    policy: Policy, problems: Sequence[Problem], config: TrainConfig, generator: torch.Generator, progress: Callable[[int, float], None]
 ) -> int:
     """Take `config.sft_steps` steps of `sft_batch_size` answers each; returns the number of answers there were to learn from.
 
@@ -48,7 +47,9 @@ def warm_start(
     if not pairs:
         return 0
     parameters = policy.trainable_parameters()
-    optimizer = torch.optim.AdamW(parameters, lr=config.sft_learning_rate, weight_decay=config.weight_decay, fused=policy.device.type in ("cpu", "cuda"))
+    optimizer = torch.optim.AdamW(
+        parameters, lr=config.sft_learning_rate, weight_decay=config.weight_decay, fused=policy.device.type in ("cpu", "cuda")
+    )
     size = min(len(pairs), config.sft_batch_size)
     order: list[int] = []
     for step in range(config.sft_steps):
@@ -68,9 +69,8 @@ def warm_start(
             loss = (token_weight(mask_1M, "token", total) * reinforce(logp_1M, torch.ones_like(logp_1M))).sum()
             loss.backward()
             loss_sum += float(loss.detach())
-        with guard.protected():
-            torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         progress(step + 1, loss_sum)
     return len(pairs)

@@ -1,0 +1,33 @@
+"""Which settings a resumed run goes on with: those it was started with, changed only where a change cannot bend what was already done."""
+
+from __future__ import annotations
+
+from rlaif.config import TrainConfig, parse_settings
+from rlaif.errors import UsageError
+from rlaif.runs import RunDir
+
+MAY_CHANGE = frozenset(
+    {"output_dir", "resume", "overwrite", "dry_run", "episodes", "save_every", "keep_checkpoints", "eval_every", "stop_on_alarm", "track", "threads"}
+)
+"""The rest would make the second half of the run another experiment than the first."""
+
+
+def resumed_config(config: TrainConfig, run: RunDir) -> TrainConfig:
+    """The run's own settings, with those of `config` that were given and may change.
+
+    Raises UsageError that names the settings which were given and differ but may not.
+    """
+    stored = run.read_config()
+    if not stored:  # killed in its first second: nothing was done yet
+        return config
+    saved = parse_settings(TrainConfig, stored, f"{run.path}/config.json")
+    given = config.model_fields_set
+    different = sorted(name for name in given - MAY_CHANGE if getattr(config, name) != getattr(saved, name))
+    if different:
+        first = different[0]
+        raise UsageError(
+            f"Cannot resume {run.path} with another {', '.join(different)}",
+            f"it was started with {first} = {getattr(saved, first)!r}, not {getattr(config, first)!r}",
+            "leave those flags out to go on as before, or start a new run in another --output_dir",
+        )
+    return saved.model_copy(update={name: getattr(config, name) for name in (given & MAY_CHANGE) | {"output_dir", "resume"}})
