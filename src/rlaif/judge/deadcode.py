@@ -123,7 +123,9 @@ class _Simplifier(ast.NodeTransformer):
         node.decorator_list = [
             decorator for decorator in node.decorator_list if not (isinstance(decorator, ast.Name) and decorator.id in self.identities)
         ]
-        return self.generic_visit(node)
+        self.generic_visit(node)
+        _drop_parameter_copy(node)
+        return node
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
         self.generic_visit(node)
@@ -199,6 +201,18 @@ def _is_identity(node: FunctionNode) -> bool:
                 case [ast.Return(value=ast.Name(id=returned))]:
                     return returned == name
     return False
+
+
+def _drop_parameter_copy(node: ast.FunctionDef) -> None:
+    """`def f(p): x = p; ...` with no other use of p is `def f(x): ...`."""
+    match node.body[0]:
+        case ast.Assign(targets=[ast.Name(id=copy)], value=ast.Name(id=name)) if len(node.body) > 1:
+            parameters = [argument for argument in (*node.args.posonlyargs, *node.args.args) if argument.arg == name]
+            uses = sum(isinstance(child, ast.Name) and child.id == name for statement in node.body for child in ast.walk(statement))
+            taken = {child.arg for child in ast.walk(node) if isinstance(child, ast.arg)}
+            if parameters and uses == 1 and copy not in taken:
+                parameters[0].arg = copy
+                del node.body[0]
 
 
 def _is_pure_function(node: FunctionNode) -> bool:

@@ -46,11 +46,8 @@ class RewardEngine:
             tests = self._tests(pairs)
             quality = linted.result()
         judged = self._judged(pairs, tests)
-        feedback: list[Feedback] = []
-        for (problem, code), report, judgement, lint in zip(pairs, tests, judged, quality, strict=True):
-            efficient = self.meter.efficiency(problem, code) if self.meter and report is not None and report.all_passed else None
-            feedback.append(combine(problem, report, judgement, lint, efficient, self.mode))
-        return feedback
+        timed = self._efficiency(pairs, tests)
+        return [combine(pairs[i][0], tests[i], judged[i], quality[i], timed[i], self.mode) for i in range(len(pairs))]
 
     def score_stream(self, pairs: Iterable[tuple[Problem, str]]) -> Iterator[Feedback]:
         """Feedback for any number of (problem, code), in order and in constant memory."""
@@ -76,6 +73,19 @@ class RewardEngine:
             reports[index] = report
         return reports
 
+    def _efficiency(self, pairs: list[tuple[Problem, str]], tests: list[TestReport | None]) -> list[float | None]:
+        """Efficiency of the programs that passed; each distinct one is timed once."""
+        found: list[float | None] = [None] * len(pairs)
+        if self.meter is None:
+            return found
+        wanted = [index for index, report in enumerate(tests) if report is not None and report.all_passed]
+        meter, unique = self.meter, {(pairs[index][0].id, pairs[index][1]): pairs[index] for index in wanted}
+        with ThreadPoolExecutor(_workers(self.sandbox), thread_name_prefix="timing") as pool:
+            times = dict(zip(unique, pool.map(lambda pair: meter.efficiency(*pair), unique.values()), strict=True))
+        for index in wanted:
+            found[index] = times[(pairs[index][0].id, pairs[index][1])]
+        return found
+
     def _judged(self, pairs: list[tuple[Problem, str]], tests: list[TestReport | None]) -> list[JudgeReport | None]:
         """Judgements where they can matter: not in mode `execution`, and not for programs whose reward the sandbox settled."""
         reports: list[JudgeReport | None] = [None] * len(pairs)
@@ -85,3 +95,7 @@ class RewardEngine:
         for index, report in zip(wanted, self.judge.score([JudgeItem(*pairs[index]) for index in wanted]), strict=True):
             reports[index] = report
         return reports
+
+
+def _workers(sandbox: Any) -> int:
+    return getattr(getattr(sandbox, "config", None), "workers", 1)
