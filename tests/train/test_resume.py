@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rlaif.config import TrainConfig
 from rlaif.errors import Interrupted, UsageError
 from rlaif.runs import Console
 from rlaif.train.loop import train
@@ -118,7 +119,8 @@ def test_resume_goes_on_with_the_runs_own_settings_and_refuses_others(tiny_llama
     run_quietly(settings(tiny_llama, problem_file, folder, episodes=1))
     with pytest.raises(UsageError, match="another algo"):
         run_quietly(settings(tiny_llama, problem_file, folder, resume=True, algo="grpo"))
-    run_quietly({"output_dir": folder, "resume": True, "episodes": 2})
+    with open(os.devnull, "w") as nowhere:
+        train(TrainConfig(output_dir=folder, resume=True, episodes=2), console=Console(file=nowhere, live=False))
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
 
 
