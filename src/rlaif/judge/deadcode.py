@@ -7,33 +7,42 @@ Statements are visited until nothing changes any more, because one removal expos
 from __future__ import annotations
 
 import ast
-from collections import Counter
 from collections.abc import Iterable
 
-FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
-_ROUNDS = 20
+from rlaif.judge.purity import (
+    FunctionNode,
+    bound_by,
+    constant_truth,
+    is_identity,
+    is_main_guard,
+    is_pure_expression,
+    is_pure_function,
+    loads_in,
+    root_name,
+)
 
-_PURE_CALLS_TEXT = """
-    abs all any ascii bin bool bytes chr complex dict divmod enumerate filter float format frozenset hash hex id int isinstance
-    issubclass len list map max min oct ord pow range repr reversed round set slice sorted str sum tuple type zip
-"""
-_PURE_CALLS = frozenset(_PURE_CALLS_TEXT.split())
+_ROUNDS = 20
+MAX_NODES = 4_000
+"""Nodes of reachable code; a judge could not read a tenth of that, and time here must not be the policy's to spend."""
+
 _LOG_CALLS = frozenset({"print", "warn", "debug", "info", "warning", "error", "critical", "log"})
 _LOG_OWNERS = frozenset({"logging", "logger", "log", "warnings", "sys", "stdout", "stderr"})
-_IMPURE = (ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)
 
 
 def drop_dead_code(tree: ast.Module, entry_point: str | None) -> None:
     """Rewrite `tree` in place. With an entry point only what it can reach stays; without one (a script) all effects and output stay."""
+    before = ""
     for _ in range(_ROUNDS):
-        before = ast.dump(tree)
-        simplifier = _Simplifier(tree, script=entry_point is None)
-        simplifier.visit(tree)
-        _drop_unused_bindings(tree, entry_point)
         if entry_point is not None:
             _keep_reachable(tree, entry_point)
-        if ast.dump(tree) == before:
+        if sum(1 for _ in ast.walk(tree)) > MAX_NODES:
+            raise ValueError(f"more than {MAX_NODES} nodes")
+        _Simplifier(tree, script=entry_point is None).visit(tree)
+        _drop_unused_bindings(tree, entry_point)
+        after = ast.dump(tree)
+        if after == before:
             return
+        before = after
 
 
 class _Simplifier(ast.NodeTransformer):
@@ -42,8 +51,8 @@ class _Simplifier(ast.NodeTransformer):
     def __init__(self, tree: ast.Module, *, script: bool) -> None:
         self.script = script
         self.functions = {node.name: node for node in ast.walk(tree) if isinstance(node, FunctionNode)}
-        self.identities = {name for name, node in self.functions.items() if _is_identity(node)}
-        self.pure = {name for name, node in self.functions.items() if _is_pure_function(node)}
+        self.identities = {name for name, node in self.functions.items() if is_identity(node)}
+        self.pure = {name for name, node in self.functions.items() if is_pure_function(node)}
 
     # Blocks -------------------------------------------------------------------------------------------------------------------------
 
@@ -101,14 +110,14 @@ class _Simplifier(ast.NodeTransformer):
         if isinstance(value, ast.Call) and not self.script:
             function = value.func
             logs = (isinstance(function, ast.Name) and function.id == "print") or (
-                isinstance(function, ast.Attribute) and function.attr in _LOG_CALLS | {"write", "flush"} and _root_name(function) in _LOG_OWNERS
+                isinstance(function, ast.Attribute) and function.attr in _LOG_CALLS | {"write", "flush"} and root_name(function) in _LOG_OWNERS
             )
             if logs:
                 return all(self._is_pure(argument) for argument in (*value.args, *(keyword.value for keyword in value.keywords)))
         return not any(isinstance(node, ast.Attribute | ast.Subscript) for node in ast.walk(value)) and self._is_pure(value)
 
     def _is_pure(self, value: ast.expr) -> bool:
-        return _is_pure_expression(value, self.pure)
+        return is_pure_expression(value, self.pure)
 
     # Expressions --------------------------------------------------------------------------------------------------------------------
 
@@ -151,58 +160,6 @@ class _Simplifier(ast.NodeTransformer):
         return node
 
 
-def constant_truth(test: ast.expr) -> bool | None:
-    """True or False if the condition is one of constants only, else None."""
-    match test:
-        case ast.Constant(value=value):
-            return bool(value)
-        case ast.JoinedStr(values=values):
-            return True if any(isinstance(value, ast.Constant) and value.value for value in values) else None
-        case ast.Tuple(elts=elements) | ast.List(elts=elements) | ast.Set(elts=elements):
-            return (
-                bool(elements)
-                if not any(isinstance(element, ast.Starred) for element in elements) and all(constant_truth(e) is not None for e in elements)
-                else None
-            )
-        case ast.UnaryOp(op=ast.Not(), operand=operand):
-            truth = constant_truth(operand)
-            return None if truth is None else not truth
-        case ast.BoolOp(op=op, values=values):
-            truths = [constant_truth(value) for value in values]
-            if isinstance(op, ast.And):
-                return False if False in truths else (None if None in truths else True)
-            return True if True in truths else (None if None in truths else False)
-        case ast.Compare(left=ast.Constant(value=left), ops=[op], comparators=[ast.Constant(value=right)]):
-            if isinstance(op, ast.Eq | ast.Is):
-                return type(left) is type(right) and left == right
-            if isinstance(op, ast.NotEq | ast.IsNot):
-                return not (type(left) is type(right) and left == right)
-            if isinstance(left, int | float) and isinstance(right, int | float):
-                for kind, truth in ((ast.Lt, left < right), (ast.LtE, left <= right), (ast.Gt, left > right), (ast.GtE, left >= right)):
-                    if isinstance(op, kind):
-                        return truth
-    return None
-
-
-def _is_pure_expression(value: ast.AST, pure_functions: set[str]) -> bool:
-    for node in ast.walk(value):
-        if isinstance(node, _IMPURE):
-            return False
-        if isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and (node.func.id in _PURE_CALLS or node.func.id in pure_functions)):
-            return False
-    return True
-
-
-def _is_identity(node: FunctionNode) -> bool:
-    """`def f(x): return x`, whatever else it claims; the claims are gone by the time this is true."""
-    match node:
-        case ast.FunctionDef(args=ast.arguments(posonlyargs=[], args=[ast.arg(arg=name)], vararg=None, kwonlyargs=[], kwarg=None), decorator_list=[]):
-            match node.body:
-                case [ast.Return(value=ast.Name(id=returned))]:
-                    return returned == name
-    return False
-
-
 def _drop_parameter_copy(node: ast.FunctionDef) -> None:
     """`def f(p): x = p; ...` with no other use of p is `def f(x): ...`."""
     match node.body[0]:
@@ -215,41 +172,17 @@ def _drop_parameter_copy(node: ast.FunctionDef) -> None:
                 del node.body[0]
 
 
-def _is_pure_function(node: FunctionNode) -> bool:
-    """No stores outside its own names, no unknown calls (its own recursion aside), no generator."""
-    if isinstance(node, ast.AsyncFunctionDef) or node.decorator_list:
-        return False
-    for child in ast.walk(node):
-        if isinstance(child, ast.Global | ast.Nonlocal | ast.AugAssign | ast.Delete | ast.Raise | ast.Assert | ast.With | ast.Try | ast.While):
-            return False
-        if isinstance(child, ast.Attribute | ast.Subscript) and isinstance(child.ctx, ast.Store):
-            return False
-        if isinstance(child, ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.AsyncFunctionDef) and child is not node:
-            return False
-    return all(_is_pure_expression(statement, {node.name}) for statement in node.body)
-
-
-def _root_name(node: ast.expr) -> str:
-    while isinstance(node, ast.Attribute):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def _loads(node: ast.AST) -> Counter[str]:
-    return Counter(child.id for child in ast.walk(node) if isinstance(child, ast.Name) and not isinstance(child.ctx, ast.Store))
-
-
 def _without_overwritten(block: list[ast.stmt]) -> list[ast.stmt]:
     """Drop `x = pure` where a later `x = ...` of the same block comes before anything mentions x."""
     kept = list(block)
     for index in range(len(block) - 1, -1, -1):
         match block[index]:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) if _is_pure_expression(value, set()):
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if is_pure_expression(value, set()):
                 for later in block[index + 1 :]:
                     mentioned = any(isinstance(child, ast.Name) and child.id == name for child in ast.walk(later))
                     simple = isinstance(later, ast.Assign | ast.Expr | ast.AugAssign | ast.FunctionDef | ast.ClassDef)
                     overwrites = isinstance(later, ast.Assign) and [ast.dump(t) for t in later.targets] == [ast.dump(ast.Name(name, ast.Store()))]
-                    if overwrites and not _loads(later.value)[name]:  # type: ignore[attr-defined]
+                    if overwrites and not loads_in(later.value)[name]:  # type: ignore[attr-defined]
                         kept.remove(block[index])
                         break
                     if mentioned or not simple:
@@ -273,15 +206,15 @@ class _Unbind(ast.NodeTransformer):
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
         if all(isinstance(target, ast.Name) and target.id in self.dead for target in node.targets):
-            return None if _is_pure_expression(node.value, self.pure) else ast.copy_location(ast.Expr(node.value), node)
+            return None if is_pure_expression(node.value, self.pure) else ast.copy_location(ast.Expr(node.value), node)
         return node
 
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST | None:
-        return None if isinstance(node.target, ast.Name) and node.target.id in self.dead and _is_pure_expression(node.value, self.pure) else node
+        return None if isinstance(node.target, ast.Name) and node.target.id in self.dead and is_pure_expression(node.value, self.pure) else node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
         dead = isinstance(node.target, ast.Name) and node.target.id in self.dead
-        return None if dead and (node.value is None or _is_pure_expression(node.value, self.pure)) else node
+        return None if dead and (node.value is None or is_pure_expression(node.value, self.pure)) else node
 
     def visit_NamedExpr(self, node: ast.NamedExpr) -> ast.AST:
         self.generic_visit(node)
@@ -298,11 +231,11 @@ class _Unbind(ast.NodeTransformer):
 
 def _drop_unused_bindings(tree: ast.Module, entry_point: str | None) -> None:
     functions = [node for node in ast.walk(tree) if isinstance(node, FunctionNode)]
-    pure = {node.name for node in functions if _is_pure_function(node)}
+    pure = {node.name for node in functions if is_pure_function(node)}
     shared = {name for node in ast.walk(tree) if isinstance(node, ast.Global | ast.Nonlocal) for name in node.names}
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
     for scope in (tree, *functions):
-        loads = _loads(scope)
+        loads = loads_in(scope)
         # Module names are read by the outside too: only the entry point is, by contract. `x += 1` alone does not read x for anyone.
         bound = {node.id for node in ast.walk(scope) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
         dead = {name for name in bound if not loads[name]} - shared - {entry_point}
@@ -314,7 +247,7 @@ def _drop_unused_bindings(tree: ast.Module, entry_point: str | None) -> None:
             scope.body = [ast.Pass()]
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
-            names = attributes | set(_loads(node)) | {"__slots__"}
+            names = attributes | set(loads_in(node)) | {"__slots__"}
             node.body = [
                 child
                 for child in node.body
@@ -338,20 +271,11 @@ def _fill_empty_blocks(tree: ast.Module) -> None:
             node.body = [ast.Pass()]
 
 
-def _bound_by(node: ast.stmt) -> set[str]:
-    match node:
-        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-            return {name}
-        case ast.Import(names=names) | ast.ImportFrom(names=names):
-            return {(alias.asname or alias.name).split(".")[0] for alias in names}
-    return {child.id for child in ast.walk(node) if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store)}
-
-
 def _keep_reachable(tree: ast.Module, entry_point: str) -> None:
     """Keep the module statements that the entry point needs: the last definition of each name it reaches, and what changes those."""
-    body = [node for node in tree.body if not _is_main_guard(node) and not isinstance(node, ast.Expr | ast.Assert)]
+    body = [node for node in tree.body if not is_main_guard(node) and not isinstance(node, ast.Expr | ast.Assert)]
     # An earlier definition of the same name is a decoy; conditional ones stay, for which of them wins is not known here.
-    last = {name: index for index, node in enumerate(body) if isinstance(node, FunctionNode | ast.ClassDef) for name in _bound_by(node)}
+    last = {name: index for index, node in enumerate(body) if isinstance(node, FunctionNode | ast.ClassDef) for name in bound_by(node)}
     body = [
         node
         for index, node in enumerate(body)
@@ -365,38 +289,28 @@ def _keep_reachable(tree: ast.Module, entry_point: str) -> None:
         name = pending.pop()
         reached.add(name)
         for index, node in enumerate(body):
-            touches = name in _bound_by(node) or any(
-                isinstance(child, ast.Attribute | ast.Subscript) and isinstance(child.ctx, ast.Store) and _root_of(child) == name
+            touches = name in bound_by(node) or any(
+                isinstance(child, ast.Attribute | ast.Subscript) and isinstance(child.ctx, ast.Store) and root_name(child) == name
                 for child in ast.walk(node)
             )
             if index not in kept and touches and not _is_label(node, tree):
                 kept.add(index)
-                pending |= set(_loads(node)) - reached
+                pending |= set(loads_in(node)) - reached
     tree.body = [node for index, node in enumerate(body) if index in kept or (isinstance(node, ast.ImportFrom) and node.names[0].name == "*")]
 
 
 def _used_between(body: list[ast.stmt], first: int, last: int, name: str) -> bool:
     """Is the earlier definition used before the later one replaces it (wrapped, say)?"""
-    return any(_loads(node)[name] for node in body[first + 1 : last + 1] if not isinstance(node, FunctionNode | ast.ClassDef)) or any(
-        _loads(decorator)[name] for decorator in getattr(body[last], "decorator_list", [])
+    return any(loads_in(node)[name] for node in body[first + 1 : last + 1] if not isinstance(node, FunctionNode | ast.ClassDef)) or any(
+        loads_in(decorator)[name] for decorator in getattr(body[last], "decorator_list", [])
     )
 
 
 def _is_label(node: ast.stmt, tree: ast.Module) -> bool:
     """`f.note = "..."`: an attribute that nothing reads."""
     match node:
-        case ast.Assign(targets=[ast.Attribute(attr=attribute, value=ast.Name())], value=value) if _is_pure_expression(value, set()):
+        case ast.Assign(targets=[ast.Attribute(attr=attribute, value=ast.Name())], value=value) if is_pure_expression(value, set()):
             return not any(
                 isinstance(child, ast.Attribute) and child.attr == attribute and isinstance(child.ctx, ast.Load) for child in ast.walk(tree)
             )
     return False
-
-
-def _root_of(node: ast.expr) -> str:
-    while isinstance(node, ast.Attribute | ast.Subscript):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def _is_main_guard(node: ast.stmt) -> bool:
-    return isinstance(node, ast.If) and any(isinstance(child, ast.Name) and child.id == "__name__" for child in ast.walk(node.test))

@@ -50,7 +50,7 @@ def sanitise(problem: Problem, code: str, max_chars: int = MAX_SHOWN_CHARS) -> S
     try:
         shown = canonical_source(tree, problem.entry_point, Vocabulary.of(problem), _signature_names(problem))
     except (RecursionError, ValueError) as error:
-        return Refusal("overlong", f"too deeply nested to be read ({type(error).__name__})")
+        return Refusal("overlong", f"too large or too deeply nested to be read ({error})")
     if len(shown) > max_chars:
         return Refusal("overlong", f"{len(shown)} characters of code; a judge reads at most {max_chars}")
     if not shown.strip():
