@@ -131,6 +131,7 @@ BAD: list[tuple[str, int, list[str]]] = [
     ("reward one.jsonl", 3, ["smollm2-135m", "not on this machine"]),
     ("reward one.jsonl --judge local --judge.adapter occupied", 3, ["occupied is no judge adapter"]),
     ("judge score one.jsonl --judge none", 2, ["no judge to ask"]),
+    ("judge eval one.jsonl --judge none", 2, ["no judge to ask"]),
 ]
 
 

@@ -13,8 +13,8 @@ import pytest
 from rlaif.cli.main import available
 from tests.synthetic_run import make_run
 
-LEAVES = ["", "train", "evaluate", "chat", "judge", "judge score", "reward", "problems", "problems list", "problems check", "problems export"]
-LEAVES += ["report", "doctor"]
+LEAVES = ["", "train", "evaluate", "chat", "judge", "judge score", "judge eval", "reward"]
+LEAVES += ["problems", "problems list", "problems check", "problems export", "report", "doctor"]
 
 
 def test_every_command_that_exists_is_looked_at():

@@ -161,3 +161,27 @@ def test_a_judge_grades_what_has_no_tests_and_says_that_nothing_was_run(solution
     assert right["verified"] and right["reward"] >= 0.6 and right["judge"]["score"] is not None
     assert wrong["reward"] < 0.3
     assert (untested["outcome"], untested["verified"]) == ("scored", False) and 0.1 <= untested["reward"] <= 0.85
+
+
+def test_a_judge_is_measured_on_labels_of_its_own_and_on_tests(here: Path, with_model: Path, rlaif: Callable):
+    labelled = [TASK | {"id": place, "solution": ADD.replace("+", sign), "correct": sign == "+"} for place, sign in enumerate("+-*+")]
+    tested = {"prompt": "Add", "difficulty": "hard", "solution": ADD, "test_input": "add(2, 3)", "expected_output": "5"}
+    _write(here / "a.jsonl", [*labelled, tested, tested | {"solution": ADD.replace("+", "-")}, TASK | {"solution": ADD}, "oops"])
+    done = rlaif("judge", "eval", "a.jsonl", "--json", "--judge", "local", "--judge.model", "smollm2-135m")
+    assert done.code == 0, done.err
+    (found,) = done.rows
+    assert (found["left_out"], found["all"]["count"], found["all"]["correct"]) == (2, 6, 3)
+    assert (found["easy"]["count"], found["hard"]["count"], found["hard"]["correct"]) == (4, 2, 1)
+    for name in ("auroc", "pair_accuracy", "ece", "brier"):
+        assert 0 <= found["all"][name] <= 1
+    assert "pair_accuracy" in rlaif("judge", "eval", "a.jsonl", "--judge", "local", "--judge.model", "smollm2-135m").out
+
+
+def test_figures_of_a_judge_by_hand():
+    from rlaif.cli.judge import Labelled, figures
+
+    items = [Labelled(0.9, True, "easy", "a"), Labelled(0.2, False, "easy", "a"), Labelled(0.4, True, "easy", "b"), Labelled(0.6, False, "easy", "b")]
+    found = figures(items)
+    assert (found["auroc"], found["pair_accuracy"], found["count"], found["correct"]) == (0.75, 0.5, 4, 2)
+    assert found["brier"] == pytest.approx((0.01 + 0.04 + 0.36 + 0.36) / 4)
+    assert figures(items[:1])["auroc"] is None

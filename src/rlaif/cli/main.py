@@ -15,7 +15,7 @@ COMMANDS = {
     "train": "train a model from AI feedback and execution",
     "evaluate": "pass@k of a model, or of completions that exist already",
     "chat": "type a task, see the code, run a test on it, ask the judge",
-    "judge": "train, eval, score: the judge that gives AI feedback",
+    "judge": "score, eval: the judge that gives AI feedback",
     "reward": "score code that exists already, one JSON object a line",
     "serve": "the reward over HTTP, for other trainers",
     "problems": "list, check, export: the problem sets",

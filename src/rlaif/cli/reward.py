@@ -70,6 +70,8 @@ class Entry:
     problem: Problem | None
     code: str = ""
     why: str = ""
+    correct: bool | None = None
+    """A label that the line brings along (`rlaif judge eval`)."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -151,7 +153,8 @@ def parse_line(raw: bytes, path: str, line: int, needs_tests: bool) -> Entry:
         return Entry(line, identity, None, why="field 'solution': it is missing" if code is None else "field 'solution': expected a string")
     if needs_tests and not problem.tests:
         return Entry(line, identity, None, why="it has no tests, and without a judge nothing else can grade it")
-    return Entry(line, identity, problem, code)
+    label = obj.get("correct")
+    return Entry(line, identity, problem, code, correct=label if isinstance(label, bool) else None)
 
 
 def row(entry: Entry, feedback: Feedback) -> dict[str, Any]:
