@@ -1,28 +1,42 @@
 """From hidden states at action positions to log-probabilities, in float32 and in chunks.
 
 logits_NV = hidden_ND @ W_VD^T is the largest tensor of an update (N actions x vocabulary). It exists for one chunk of actions at a time:
-the forward pass keeps only log p(target) and the log normaliser, and the backward pass computes the chunk's logits again.
+the forward pass keeps only log p(target) and the entropy, and the backward pass computes the chunk's logits again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 96 * 2**20
 """Size of one chunk of float32 logits."""
 
 
 def token_logps(
-    hidden_ND: Tensor, target_N: Tensor, head: Callable[[Tensor], Tensor], vocabulary: int, temperature: float, with_entropy: bool
+    hidden_ND: Tensor,
+    target_N: Tensor,
+    head: Callable[[Tensor], Tensor],
+    vocabulary: int,
+    temperature: float,
+    with_entropy: bool,
+    backward_dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor | None]:
     """log p(target_n) and, if asked, the entropy in nats of the distribution it came from; both float32 [N], differentiable.
 
-    head: hidden states to logits. Both are of softmax(logits / temperature).
+    head: hidden states to logits; p is softmax(logits / temperature). The values are computed in float32 throughout. backward_dtype: type of
+    the two products of the backward pass, the compute type of the layers below. Heads that are more than one matrix (RoBERTa's, or one with
+    a bias) take a plain path with the same results.
     """
+    rows = max(1, CHUNK_BYTES // (4 * vocabulary))
+    if isinstance(head, nn.Linear) and head.bias is None:
+        logp_N, entropy_N = _LinearLogps.apply((hidden_ND.float() / temperature), head.weight, target_N, rows, with_entropy, backward_dtype)
+        return logp_N, entropy_N if with_entropy else None
 
     def chunk_logps(hidden_nD: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(hidden_nD.device.type, enabled=False):
@@ -32,10 +46,66 @@ def token_logps(
         entropy_n = lse_n - (logits_nV.softmax(-1) * logits_nV).sum(-1) if with_entropy else logp_n.new_zeros(0)
         return logp_n, entropy_n
 
-    rows = max(1, CHUNK_BYTES // (4 * vocabulary))
     parts = [
         checkpoint(chunk_logps, hidden_nD, target_n, use_reentrant=False)
         for hidden_nD, target_n in zip(hidden_ND.split(rows), target_N.split(rows), strict=True)
     ]
     logp_N = torch.cat([logp for logp, _ in parts])
     return logp_N, torch.cat([entropy for _, entropy in parts]) if with_entropy else None
+
+
+class _LinearLogps(torch.autograd.Function):
+    """log softmax(x W^T)[target] and its entropy H, without keeping x W^T.
+
+    With p = softmax(z): d logp/dz = onehot(target) - p, and dH/dz = -p (log p + H).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, rows: int, with_entropy: bool, backward_dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        logps, entropies = [], []
+        weight_DV = weight_VD.float().t()
+        buffer = hidden_ND.new_empty(min(rows, len(hidden_ND)), len(weight_VD))
+        for hidden_nD, target_n in zip(hidden_ND.split(rows), target_N.split(rows), strict=True):
+            logits_nV = torch.mm(hidden_nD, weight_DV, out=buffer[: len(hidden_nD)])
+            # in place, and log p by the same operations with and without the entropy: the bits must not depend on what else is asked for
+            chosen_n, highest_n1 = logits_nV.gather(1, target_n[:, None])[:, 0], logits_nV.amax(-1, keepdim=True)
+            logits_nV.sub_(highest_n1)
+            exp_nV = logits_nV.exp() if with_entropy else logits_nV.exp_()
+            sum_n = exp_nV.sum(-1)
+            logps.append(chosen_n - highest_n1[:, 0] - sum_n.log())
+            if with_entropy:
+                entropies.append(sum_n.log() - torch.linalg.vecdot(exp_nV, logits_nV) / sum_n)
+        logp_N = torch.cat(logps)
+        entropy_N = torch.cat(entropies) if with_entropy else logp_N.new_zeros(0)
+        ctx.save_for_backward(hidden_ND, weight_VD, target_N, entropy_N)
+        ctx.rows, ctx.dtype = rows, backward_dtype
+        return logp_N, entropy_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_logp_N: Tensor, grad_entropy_N: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_ND, weight_VD, target_N, entropy_N = ctx.saved_tensors
+        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        dtype, rows = ctx.dtype, ctx.rows
+        weight = weight_VD.to(dtype)
+        grad_hidden_ND = torch.empty_like(hidden_ND) if needs_hidden else None
+        grad_weight_VD = torch.zeros_like(weight_VD) if needs_weight else None
+        entropic = len(entropy_N) > 0 and bool(grad_entropy_N.any())
+        for start in range(0, len(hidden_ND), rows):
+            part = slice(start, start + rows)
+            hidden_nD, target_n1, grad_n1 = hidden_ND[part].to(dtype), target_N[part, None], grad_logp_N[part, None]
+            logits_nV = hidden_nD @ weight.t()
+            if entropic:
+                logp_nV = logits_nV.float().log_softmax(-1)
+                factor_nV = (logp_nV + entropy_N[part, None]).mul_(grad_entropy_N[part, None]).add_(grad_n1)
+                grad_nV = logp_nV.exp_().mul_(factor_nV).neg_().to(dtype)
+            else:
+                grad_nV = logits_nV.softmax(-1).mul_(-grad_n1.to(dtype))
+            grad_nV.scatter_add_(1, target_n1, grad_n1.to(dtype))
+            if needs_hidden:
+                grad_hidden_ND[part] = grad_nV @ weight
+            if needs_weight:
+                grad_weight_VD += grad_nV.t() @ hidden_nD
+        return grad_hidden_ND, grad_weight_VD, None, None, None, None

@@ -60,7 +60,9 @@ def micro_batch_logps(
     if with_values and policy.value_head is None:
         raise ValueError("with_values needs a policy loaded with value_head=True")
     hidden_MD, target_M, row_M, time_M = hidden_states(policy, groups)
-    logp_M, entropy_M = token_logps(hidden_MD, target_M, policy.head, policy.vocabulary, temperature, with_entropy)
+    logp_M, entropy_M = token_logps(
+        hidden_MD, target_M, policy.plain_head or policy.head, policy.vocabulary, temperature, with_entropy, policy.compute_dtype
+    )
     value_M = None
     if with_values:
         value_M = policy.value_head((hidden_MD.detach() if policy.value_detached else hidden_MD).float())[:, 0]

@@ -128,6 +128,13 @@ class Policy:
         return self.base.lm_head(hidden_ND)
 
     @property
+    def plain_head(self) -> nn.Linear | None:
+        """The head if it is nothing but one matrix without a bias, for which log-probabilities have a faster path."""
+        head = self.base.lm_head
+        scaled = self.is_encoder_decoder and getattr(self.config, "scale_decoder_outputs", False)
+        return head if type(head) is nn.Linear and head.bias is None and not scaled else None
+
+    @property
     def vocabulary(self) -> int:
         return self.base.get_output_embeddings().weight.shape[0]
 

@@ -120,9 +120,9 @@ def pack(groups: Sequence[Group], first_position: int, device: torch.device) -> 
     for p, member in members:
         start, length, offset = len(ids), len(member.token_ids), len(prompts[p])
         starts_B.append(start)
-        # the last action's own key serves nobody, but leaving it in keeps the layout plain
-        ids += member.token_ids
-        positions += range(offset, offset + length)
+        # the last action is predicted but predicts nothing: it is not fed
+        ids += member.token_ids[:-1]
+        positions += range(offset, offset + length - 1)
         sources += [starts_P[p] + offset - 1, *range(start, start + length - 1)]
         targets += member.token_ids
         rows += [member.row] * length
@@ -131,9 +131,9 @@ def pack(groups: Sequence[Group], first_position: int, device: torch.device) -> 
     def tensor(values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=device)
 
-    length_P, length_B = tensor([len(prompt) for prompt in prompts]), tensor([len(member.token_ids) for _, member in members])
+    length_P, length_B = tensor([len(prompt) for prompt in prompts]), tensor([len(member.token_ids) - 1 for _, member in members])
     parent_B, start_P, start_B = tensor([p for p, _ in members]), tensor(starts_P), tensor(starts_B)
-    S, T = int(length_P.max()), int(length_B.max())
+    S, T = int(length_P.max()), max(1, int(length_B.max()))
     at_S, at_T = torch.arange(S, device=device), torch.arange(T, device=device)
     real_PS, real_BT = at_S < length_P[:, None], at_T < length_B[:, None]
     prompt_PS = torch.where(real_PS, start_P[:, None] + at_S, 0)

@@ -51,10 +51,18 @@ def tree_attention(
     """
     if tree is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    if query.device.type != "cpu":
+        return _attend(query, key, value, scaling, tree)[None], None
+    # the bf16 kernel's backward pass takes twice the float32 one's time on CPU, and autocast would choose it
+    with torch.autocast("cpu", enabled=False):
+        return _attend(query.float(), key.float(), value.float(), scaling, tree)[None], None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, tree: TreePlan) -> Tensor:
     heads, kv_heads = query.shape[1], key.shape[1]
     repeats = heads // kv_heads
     q_NHD, k_NHD, v_NHD = (x[0].transpose(0, 1) for x in (query, key, value))
-    (P, S), (B, T) = tree.prompt_PS.shape, tree.completion_BT.shape
+    B, T = tree.completion_BT.shape
 
     def split(x_NHD: Tensor, index: Tensor) -> Tensor:
         return x_NHD[index].transpose(1, 2)  # [rows, heads, tokens, size]
@@ -72,7 +80,7 @@ def tree_attention(
     bias = torch.zeros(visible.shape, dtype=q_B.dtype, device=q_B.device).masked_fill_(~visible, torch.finfo(q_B.dtype).min)
     out_B = attend(q_B, k_B, v_B, attn_mask=bias, scale=scaling).reshape(B, heads, T, -1)
     flat = torch.cat([x.transpose(1, 2).reshape(-1, heads, x.shape[-1]) for x in (out_P, out_B)])
-    return flat[tree.unpad_N][None], None
+    return flat[tree.unpad_N]
 
 
 def _repeat(x_PHSD: Tensor, repeats: int) -> Tensor:
