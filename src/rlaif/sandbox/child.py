@@ -137,7 +137,7 @@ class ChildProcess:
                 if header is None:
                     header = FRAME.unpack_from(data)
                     if header[0] > protocol.MAX_FRAME:
-                        raise Ended("too_large", f"an answer of {header[0]} bytes")
+                        raise Ended("tampering", f"it sent a frame of {header[0]} bytes")  # its own side refuses to
                     need = FRAME.size + header[0]
                     continue
                 self.buffer = data[need:]

@@ -33,7 +33,7 @@ _MAX_BITS = 2**22
 Handles = Callable[[Any], Any]
 
 
-class Refused(Exception):
+class Refused(ValueError):
     """A value that cannot cross: too deep, too large, or of a foreign type."""
 
 
