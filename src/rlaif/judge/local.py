@@ -29,6 +29,8 @@ from rlaif.types import JudgeReport
 
 _SHARED_FROM = 3
 """Items of one problem from which its own prefix is worth a forward pass of its own."""
+_LEAST_ROOM = 64
+"""Tokens of code that any judge must have room for."""
 _REMEMBERED = 20_000
 _DISHONEST = 0.5
 """What the honesty principle keeps of its score when the original text spoke to a grader."""
@@ -88,13 +90,16 @@ class LocalJudge:
         for key, users in asked.items():
             problem = items[users[0][0]].problem
             segments = self.segments(problem, key[2])
-            code_ids = self._ids(segments.code, special=False)
-            if len(code_ids) > self.max_code_tokens:
-                refusal = Refusal("overlong", f"{len(code_ids)} tokens of code; the judge reads at most {self.max_code_tokens}")
+            problem_ids, code_ids = self._ids(segments.problem, special=False), self._ids(segments.code, special=False)
+            room = self._room(len(problem_ids))
+            if len(code_ids) > room:
+                why = f"{len(code_ids)} tokens of code; the judge reads at most {room}"
+                short = room < _LEAST_ROOM  # the task itself fills the judge's context: not the code's doing
+                report = failed_report(why, self.name) if short else refused_report(Refusal("overlong", why), self.name)
                 for index, _ in users:
-                    reports[index] = refused_report(refusal, self.name)
+                    reports[index] = report
                 continue
-            rows.append((key, self._ids(segments.problem, special=False), code_ids))
+            rows.append((key, problem_ids, code_ids))
         try:
             answers: list[list[float] | str] = list(self._remembered([(problem_ids, code_ids) for _, problem_ids, code_ids in rows]))
         except (RuntimeError, MemoryError) as error:  # out of memory, a device gone: nobody's verdict on any of them
@@ -119,6 +124,11 @@ class LocalJudge:
         segments = self.segments(problem, code)
         question = self._question_ids[self.principles.index(principle)]
         return self._head_ids + self._ids(segments.problem, special=False) + self._ids(segments.code, special=False) + question
+
+    def _room(self, problem_tokens: int) -> int:
+        """Tokens of code that fit into the model's context beside everything else."""
+        context = getattr(self.model.config, "max_position_embeddings", None) or 1 << 30
+        return min(self.max_code_tokens, context - len(self._head_ids) - problem_tokens - max(map(len, self._question_ids)))
 
     # Inside -------------------------------------------------------------------------------------------------------------------------
 
@@ -278,18 +288,22 @@ def expected_score(logits_BQS: Tensor, score_token_ids: tuple[tuple[int, ...], t
 
 
 def score_token_ids(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Ids of the answers that are one token; raises JudgeUnavailable for a tokenizer that has none."""
+    """First tokens of the two answers, with and without a space before them; those that cannot tell the answers apart are left out.
 
-    def single(words: tuple[str, ...]) -> tuple[int, ...]:
+    Raises JudgeUnavailable for a tokenizer whose every Yes starts as a No does.
+    """
+
+    def first(words: tuple[str, ...]) -> dict[int, None]:
         encoded = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
-        return tuple(dict.fromkeys(ids[0] for ids in encoded if len(ids) == 1))
+        return dict.fromkeys(ids[0] for ids in encoded if ids)
 
-    no, yes = single(("No", " No")), single(("Yes", " Yes"))
-    if not no or not yes:
-        raise JudgeUnavailable(
-            "This tokenizer has no single token for Yes and No", "the local judge reads its score from their logits", "another judge model"
-        )
-    return no[: min(len(no), len(yes))], yes[: min(len(no), len(yes))]
+    no, yes = first(("No", " No")), first(("Yes", " Yes"))
+    shared = no.keys() & yes.keys()
+    no_ids, yes_ids = (tuple(token for token in ids if token not in shared) for ids in (no, yes))
+    if not no_ids or not yes_ids:
+        raise JudgeUnavailable("This tokenizer cannot tell Yes from No by a token", "the local judge reads its score there", "another judge model")
+    fewest = min(len(no_ids), len(yes_ids))
+    return no_ids[:fewest], yes_ids[:fewest]
 
 
 def chat_frame(tokenizer: Any, rubric: str) -> tuple[str, str]:
