@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from rlaif.problems import pysource
 from rlaif.problems.mutate import mutants
 from rlaif.types import Problem, TestReport, TestResult
 
@@ -114,3 +116,33 @@ def _run(sandbox: Runner, programs: Iterable[tuple[Problem, str]]) -> Iterator[T
     from rlaif.sandbox import Job
 
     return sandbox.run_many(Job(problem, code, ("shown", "graded", "held_out")) for problem, code in programs)
+
+
+def stand_ins(problems: Sequence[Problem], sandbox: Runner) -> list[tuple[str, str]]:
+    """(a, b) where the reference of a passes every test of b: the same task in other words, or tests of b that ask too little.
+
+    Words and syntax trees cannot see that (`dedupe` compares those). Only functions are tried whose first calls have arguments and
+    answers of the same types; one program is run for each such pair, so this is for the making of a set, not for every load.
+    """
+    groups: dict[tuple[str, ...], list[Problem]] = {}
+    for problem in problems:
+        shape = _shape(problem)
+        if shape is not None:
+            groups.setdefault(shape, []).append(problem)
+    pairs = [(a, b) for group in groups.values() for a in group for b in group if a is not b]
+    programs = ((b, f"{a.preamble}\n{a.reference}\n{b.entry_point} = {a.entry_point}\n") for a, b in pairs)
+    return [(a.id, b.id) for (a, b), report in zip(pairs, _run(sandbox, programs), strict=True) if report.all_passed]
+
+
+def _shape(problem: Problem) -> tuple[str, ...] | None:
+    """The types in the first plain call: of each argument, and of the answer. None if there is no such call."""
+    for test in problem.tests:
+        tree = pysource.parse_or_none(test.input)
+        if problem.reference is None or test.form != "call" or tree is None or len(tree.body) != 1:
+            continue
+        match tree.body[0]:
+            case ast.Expr(value=ast.Call(func=ast.Name(id=name), args=args, keywords=[])) if name == problem.entry_point:
+                texts = [*(ast.unparse(arg) for arg in args), test.expected]
+                if all(pysource.literal_error(text) is None for text in texts):
+                    return tuple(type(ast.literal_eval(text)).__name__ for text in texts)
+    return None

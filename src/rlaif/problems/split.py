@@ -1,8 +1,8 @@
 """The fixed train/validation/test split of the built-in set, and the split of a file that names none.
 
-The built-in split is data (`data/splits.json`), written once by `python -m rlaif.problems.split` and checked by a test, so that a
-new problem never moves an old one. It is stratified by topic and difficulty; within a stratum the order is a hash of the id; and a
-group of near-duplicates stays together, on the side its first member fell on.
+The built-in split is data (`data/splits.json`), written by `python -m rlaif.problems.split` and checked by a test. It is stratified by
+topic and difficulty; within a stratum the order is a hash of the id; and problems that are alike stay on one side: near-duplicates by
+`dedupe`, and pairs (`alike` in the file) of which one's reference passes the other's tests, found by `check.stand_ins`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rlaif.problems.dedupe import Pair, near_duplicates, together
 from rlaif.types import Problem, Split
 
-TEST_SHARE, VALIDATION_SHARE = 0.22, 0.075
+TEST_SHARE, VALIDATION_SHARE = 0.16, 0.055
 SPLIT_FILE = Path(__file__).parent / "data" / "splits.json"
 SMALLEST_FILE_TO_SPLIT = 10
 """A user's file with fewer problems than this, and no `split` of its own, is too small to hold any out: it belongs to every split."""
@@ -51,7 +52,8 @@ def with_builtin_split(problems: Sequence[Problem]) -> list[Problem]:
     """The built-in problems with the split that the data file fixes; a problem that it does not know is for training."""
     fixed: dict[str, Split] = {}
     if SPLIT_FILE.exists():
-        fixed = {name: split for split, names in json.loads(SPLIT_FILE.read_text(encoding="utf-8")).items() for name in names}
+        stored = json.loads(SPLIT_FILE.read_text(encoding="utf-8"))
+        fixed = {name: split for split in ("test", "validation") for name in stored[split]}
     else:
         fixed = stratified_split(problems)
     return [replace(problem, split=fixed.get(problem.id, "train")) for problem in problems]
@@ -64,17 +66,36 @@ def split_by_hash(problems: Sequence[Problem], share: float = 0.2) -> list[Probl
     return [replace(problem, split="test" if i in held else "train") for i, problem in enumerate(problems)]
 
 
-def write_split_file(problems: Sequence[Problem], groups: Iterable[Sequence[str]], path: Path = SPLIT_FILE) -> dict[str, int]:
-    """Write the built-in split; returns how many problems each split has. Only test and validation are listed: train is the rest."""
-    chosen = stratified_split(problems, groups)
+def write_split_file(problems: Sequence[Problem], alike: Sequence[Sequence[str]], path: Path = SPLIT_FILE) -> dict[str, int]:
+    """Write the built-in split; returns how many problems each split has. Test and validation are listed: train is the rest.
+
+    alike: pairs known to be alike for reasons that `dedupe` cannot see.
+    """
+    words = [Pair(first, second, 0.0, 0.0, "both") for first, second in alike]
+    chosen = stratified_split(problems, together([*near_duplicates(problems), *words]))
     listed = {split: sorted(name for name, its in chosen.items() if its == split) for split in ("test", "validation")}
-    path.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({"alike": [list(pair) for pair in alike]} | listed, indent=1) + "\n", encoding="utf-8")
     return {split: sum(its == split for its in chosen.values()) for split in ("train", "validation", "test")}
 
 
+def known_alike() -> list[list[str]]:
+    """The pairs that the split file holds."""
+    return json.loads(SPLIT_FILE.read_text(encoding="utf-8"))["alike"] if SPLIT_FILE.exists() else []
+
+
 if __name__ == "__main__":
-    from rlaif.problems.dedupe import near_duplicates, together
+    import sys
+
+    from rlaif.config import SandboxConfig
+    from rlaif.problems.check import stand_ins
     from rlaif.problems.load import load_problems
+    from rlaif.sandbox import Sandbox
 
     everything = load_problems("builtin")
-    print(write_split_file(everything, together(near_duplicates(everything))))
+    if "--find-alike" in sys.argv:  # minutes
+        # References run in milliseconds; the short limit is for those that never end on another problem's input.
+        with Sandbox(SandboxConfig(timeout_s=0.3)) as sandbox:
+            found: list[Sequence[str]] = [list(pair) for pair in stand_ins(everything, sandbox)]
+    else:
+        found = list(known_alike())
+    print(write_split_file(everything, found))
