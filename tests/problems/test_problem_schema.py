@@ -124,6 +124,12 @@ def test_humaneval_layout() -> None:
     assert space["first"]([3]) == 3
 
 
+def test_humaneval_with_a_statement_above_the_docstring() -> None:
+    prompt = 'def area(r):\n    import math\n    """Area of a circle."""\n'
+    problem = read({**HUMANEVAL, "prompt": prompt, "entry_point": "area", "canonical_solution": "    return math.pi * r * r\n"})
+    assert (problem.signature, problem.prompt) == ("def area(r):\n    import math", "Area of a circle.")
+
+
 def test_mbpp_layouts_and_a_function_named_like_a_builtin() -> None:
     problem = read(MBPP)
     assert (problem.id, problem.entry_point, problem.signature) == ("Mbpp/20", "sum", "def sum(x):")

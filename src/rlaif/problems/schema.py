@@ -11,6 +11,7 @@ the name is known from elsewhere, the arguments alone will do ("2, 3").
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePath
@@ -248,14 +249,20 @@ def _from_humaneval(row: Row, source: str) -> Problem:
 
 
 def split_code_prompt(prompt: str, entry_point: str) -> tuple[str, str, str]:
-    """HumanEval's prompt as (preamble, signature, text): imports and helpers, the header, the docstring. A prompt in prose is all text."""
+    """HumanEval's prompt as (preamble, signature, text): imports and helpers, the header, the docstring. A prompt in prose is all text.
+
+    The signature is everything down to the docstring: HumanEval/115 imports a module in between.
+    """
     node = pysource.definition(prompt, entry_point)
     if node is None:
         return "", "", prompt
     lines = prompt.splitlines()
     preamble = "\n".join(lines[: node.lineno - 1]).strip()
-    text = (ast.get_docstring(node) or prompt).strip()
-    return preamble + "\n" if preamble else "", pysource.signature_of(prompt, entry_point), text
+    for statement in node.body:
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str):
+            signature = "\n".join(lines[node.lineno - 1 : statement.lineno - 1]).rstrip() or pysource.signature_of(prompt, entry_point)
+            return preamble + "\n" if preamble else "", signature, inspect.cleandoc(statement.value.value).strip()
+    return preamble + "\n" if preamble else "", pysource.signature_of(prompt, entry_point), prompt.strip()
 
 
 def _from_mbpp(row: Row, source: str) -> Problem:
