@@ -204,20 +204,39 @@ def test_bf16_compute_stays_near_float32(load):
     assert all(p.dtype == torch.float32 for p in compute.model.parameters())
 
 
-def test_head_values_and_gradients_equal_autograd():
-    """The hand-written backward of log p and of the entropy, in chunks, against plain autograd; temperature 0.7."""
-    from rlaif.policy.head import token_logps
+@pytest.mark.parametrize("with_entropy", [False, True])
+def test_head_values_and_gradients_equal_autograd(with_entropy, monkeypatch):
+    """The hand-written backward of log p and of the entropy, in chunks of 4 rows, against plain autograd; temperature 0.7."""
+    from rlaif.policy import head as head_module
 
+    monkeypatch.setattr(head_module, "CHUNK_BYTES", 4 * 50 * 4)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(11, 8, generator=generator, requires_grad=True)
     head = torch.nn.Linear(8, 50, bias=False)
     target, weights = torch.randint(0, 50, (11,), generator=generator), torch.randn(2, 11, generator=generator)
-    found = token_logps(hidden, target, head, 50, 0.7, True)
-    (found[0] @ weights[0] + found[1] @ weights[1]).backward()
+
+    def loss_of(logp, entropy):
+        return logp @ weights[0] + (entropy @ weights[1] if with_entropy else 0)
+
+    found = head_module.token_logps(hidden, target, head, 50, 0.7, with_entropy)
+    loss_of(*found).backward()
     gradients = [hidden.grad.clone(), head.weight.grad.clone()]
     hidden.grad = head.weight.grad = None
     distribution = torch.distributions.Categorical(logits=head(hidden) / 0.7)
     logp, entropy = distribution.log_prob(target), distribution.entropy()
-    (logp @ weights[0] + entropy @ weights[1]).backward()
-    torch.testing.assert_close(found, (logp, entropy), atol=1e-5, rtol=1e-5)
+    loss_of(logp, entropy).backward()
+    torch.testing.assert_close(found[0], logp, atol=1e-5, rtol=1e-5)
+    assert (found[1] is None) is not with_entropy
+    if with_entropy:
+        torch.testing.assert_close(found[1], entropy, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(gradients, [hidden.grad, head.weight.grad], atol=1e-5, rtol=1e-5)
+
+
+def test_asking_for_more_does_not_change_the_bits(load):
+    """Old log-probabilities come without entropy and values, new ones may come with both: still a ratio of exactly 1."""
+    policy = load("llama", value_head=True)
+    arguments = policy, prompts_of(policy), random_completions(policy, SHAPE)
+    with torch.no_grad():
+        plain = [batch.logp_M for batch in action_logps(*arguments)]
+    more = [batch.logp_M for batch in action_logps(*arguments, with_entropy=True, with_values=True)]
+    assert all(torch.equal(a, b) for a, b in zip(plain, more, strict=True))

@@ -8,7 +8,7 @@ A padded micro-batch is one row per completion, [prompt, completion, padding], f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -104,6 +104,15 @@ class TreePlan:
     parent_B: Tensor
     visible_BTK: Tensor
     unpad_N: Tensor
+    _biases: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict)
+
+    def bias(self, repeats: int, dtype: torch.dtype) -> Tensor:
+        """`visible_BTK` as numbers to add to scores, [B, 1, repeats * T, K]; made once for all layers."""
+        if (repeats, dtype) not in self._biases:
+            visible = self.visible_BTK[:, None].repeat(1, 1, repeats, 1)
+            hidden = torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, torch.finfo(dtype).min)
+            self._biases[repeats, dtype] = hidden
+        return self._biases[repeats, dtype]
 
 
 def pack(groups: Sequence[Group], first_position: int, device: torch.device) -> Packed:

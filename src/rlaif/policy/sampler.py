@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rlaif.errors import UsageError
-from rlaif.policy.decoders import Decoder, make_decoder
+from rlaif.policy.decoders import make_decoder
 from rlaif.policy.model import Policy
 from rlaif.types import FinishReason
 

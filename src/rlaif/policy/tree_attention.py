@@ -65,22 +65,21 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, tr
     B, T = tree.completion_BT.shape
 
     def split(x_NHD: Tensor, index: Tensor) -> Tensor:
-        return x_NHD[index].transpose(1, 2)  # [rows, heads, tokens, size]
+        # index_select, because its backward pass adds whole rows where that of x[index] sorts the index first
+        return x_NHD.index_select(0, index.flatten()).unflatten(0, index.shape).transpose(1, 2)  # [rows, heads, tokens, size]
 
     attend = nn.functional.scaled_dot_product_attention
     # right padding needs no mask of its own: a causal query never looks past itself
     q_P, k_P, v_P = (split(x, tree.prompt_PS) for x in (q_NHD, k_NHD, v_NHD))
     out_P = attend(q_P, _repeat(k_P, repeats), _repeat(v_P, repeats), is_causal=True, scale=scaling)
     q_B, k_B, v_B = (split(x, tree.completion_BT) for x in (q_NHD, k_NHD, v_NHD))
-    k_B, v_B = torch.cat([k_P[tree.parent_B], k_B], dim=2), torch.cat([v_P[tree.parent_B], v_B], dim=2)
-    visible = tree.visible_BTK[:, None]
+    k_B, v_B = (torch.cat([x_P.index_select(0, tree.parent_B), x_B], dim=2) for x_P, x_B in ((k_P, k_B), (v_P, v_B)))
     if repeats > 1:
         q_B = q_B.reshape(B, kv_heads, repeats * T, -1)
-        visible = visible.repeat(1, 1, repeats, 1)
-    bias = torch.zeros(visible.shape, dtype=q_B.dtype, device=q_B.device).masked_fill_(~visible, torch.finfo(q_B.dtype).min)
+    bias = tree.bias(repeats, q_B.dtype)
     out_B = attend(q_B, k_B, v_B, attn_mask=bias, scale=scaling).reshape(B, heads, T, -1)
     flat = torch.cat([x.transpose(1, 2).reshape(-1, heads, x.shape[-1]) for x in (out_P, out_B)])
-    return flat[tree.unpad_N]
+    return flat.index_select(0, tree.unpad_N)
 
 
 def _repeat(x_PHSD: Tensor, repeats: int) -> Tensor:
