@@ -10,10 +10,8 @@ import contextlib
 import ctypes
 import os
 import resource
-import shutil
 import signal
 import sys
-import tempfile
 from typing import Any
 
 from . import landlock, seccomp
@@ -24,7 +22,7 @@ PARALLEL = os.cpu_count() or 1
 LINUX = sys.platform == "linux"
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_CHILD_SUBREAPER = 1, 4, 38, 36
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWNET = 0x20000, 0x4000000, 0x8000000, 0x40000000
-MS_NOSUID_NODEV_NOEXEC, MS_REC_PRIVATE, MNT_DETACH = 14, 0x44000, 2
+MS_NOSUID_NODEV_NOEXEC, MS_REC_PRIVATE, MS_BIND, MNT_DETACH = 14, 0x44000, 0x1000, 2
 MAX_OPEN_FILES = 64
 MAX_THREADS = 256
 SCRATCH_OPTIONS = "size=16m,nr_inodes=512,mode=700"
@@ -163,6 +161,14 @@ class Jail:
         libc.unshare(CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
         return _mount(None, "/", None, MS_REC_PRIVATE, None) and _mount("scratch", SHM, "tmpfs", MS_NOSUID_NODEV_NOEXEC, "size=1m,mode=711")
 
+    def bind(self, folder: str) -> str | None:
+        """Make a folder that children's uids cannot reach visible to them, in our own mount table only; the new path."""
+        target = f"{SHM}/library"
+        if not self.mounts:
+            return None
+        os.mkdir(target, 0o755)
+        return target if _mount(folder, target, None, MS_BIND, None) else None
+
     # -- scratch folders: one a slot, emptied after each program ----------------------------------------------------------
     def _scratch(self, slot: int) -> str | None:
         if self.mounts:
@@ -172,6 +178,8 @@ class Jail:
         if self.caged and not self.options["bubblewrap"]:
             return None  # Landlock grants nothing: a folder on a real disk could be filled (bubblewrap's /tmp is small)
         if self.base is None:
+            import tempfile  # rarely needed, and what is imported here is copied for every child
+
             self.base = tempfile.mkdtemp(prefix="rlaif-sandbox-")
             os.chmod(self.base, 0o711)
         path = f"{self.base}/{slot}"
@@ -208,6 +216,8 @@ class Jail:
                     os.close(self.rules.pop(slot))
                     self.rules[slot] = landlock.ruleset(self.extra, path)
             return
+        import shutil
+
         with contextlib.suppress(OSError):
             os.chmod(path, 0o700)
             for entry in os.scandir(path):
@@ -236,6 +246,8 @@ class Jail:
     def close(self) -> None:
         """Before Z ends."""
         if self.base is not None:
+            import shutil
+
             shutil.rmtree(self.base, ignore_errors=True)
 
     # -- the child -------------------------------------------------------------------------------------------------------

@@ -11,12 +11,10 @@ import sys
 from types import ModuleType
 from typing import Any
 
-_STANDARD = """abc argparse array ast base64 binascii bisect calendar cmath codecs collections collections.abc colorsys contextlib contextvars copy
-copyreg csv dataclasses datetime decimal difflib dis enum fnmatch fractions functools gc getopt glob graphlib hashlib heapq hmac html
-inspect io itertools json keyword linecache locale logging math numbers opcode operator os pathlib pprint queue random re reprlib secrets select
-shlex shutil signal stat statistics string stringprep struct tempfile textwrap threading time timeit token tokenize traceback types typing
-unicodedata unittest urllib.parse uuid warnings weakref zlib encodings.idna encodings.latin_1 encodings.ascii
-encodings.unicode_escape _strptime zoneinfo"""
+_STANDARD = """abc array ast base64 binascii bisect cmath codecs collections collections.abc contextlib contextvars copy copyreg csv dataclasses
+datetime decimal enum fractions functools gc hashlib heapq inspect io itertools json keyword linecache locale math numbers opcode operator os
+queue random re reprlib select signal stat statistics string struct threading time token tokenize traceback types typing unicodedata
+warnings weakref zlib encodings.latin_1 encodings.ascii _strptime"""
 _NUMPY = "numpy numpy.linalg numpy.fft numpy.random numpy.polynomial numpy.ma numpy.testing numpy.lib.stride_tricks numpy.rec numpy.char"
 _COMPILED = """_asyncio _bisect _blake2 _bz2 _contextvars _csv _datetime _decimal _elementtree _heapq _json _lsprof _lzma _md5 _opcode _pickle
 _posixsubprocess _queue _random _sha1 _sha2 _sha256 _sha3 _sha512 _socket _statistics _struct _uuid _zoneinfo array binascii cmath fcntl grp math
@@ -48,6 +46,20 @@ def reachable(folder: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def rebase(old: str, new: str) -> None:
+    """Let imports find under `new` what Python knows under `old`, without ever listing the folder (Landlock will forbid it)."""
+
+    def moved(path: str) -> str:
+        return new + path[len(old) :] if path == old or path.startswith(old + "/") else path
+
+    sys.path[:] = [moved(path) for path in sys.path]
+    for module in list(sys.modules.values()):
+        if isinstance(getattr(module, "__path__", None), list):
+            module.__path__ = [moved(path) for path in module.__path__]
+    sys.path_importer_cache.clear()
+    importlib.util.find_spec("no_such_module")  # fills the finders' caches of names
 
 
 class DescriptorFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):

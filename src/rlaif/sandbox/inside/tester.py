@@ -14,7 +14,6 @@ import os
 import socket
 import sys
 import types
-import unittest
 from collections import deque
 from typing import Any
 
@@ -313,6 +312,18 @@ def run_test(test: dict[str, Any], job: dict[str, Any], peer: Peer) -> Any:
     if isinstance(check, types.FunctionType):
         check(stub)
         return None
+    if "unittest" in sys.modules:
+        _run_cases(scope)
+    for name, value in list(scope.items()):
+        if name.startswith("test_") and isinstance(value, types.FunctionType) and value.__code__.co_argcount == 0:
+            value()
+    return None
+
+
+def _run_cases(scope: dict[str, Any]) -> None:
+    """Run the test's own unittest classes. Raises AssertionError for the first that fails, or that has no tests."""
+    import unittest
+
     cases = [value for value in scope.values() if isinstance(value, type) and issubclass(value, unittest.TestCase) and value.__module__ == "tests"]
     for case in cases:
         result = unittest.TestResult()
@@ -320,10 +331,6 @@ def run_test(test: dict[str, Any], job: dict[str, Any], peer: Peer) -> Any:
         if not result.wasSuccessful() or not result.testsRun:
             problems = result.failures + result.errors
             raise AssertionError(problems[0][1][-300:] if problems else "no tests ran")
-    for name, value in list(scope.items()):
-        if name.startswith("test_") and isinstance(value, types.FunctionType) and value.__code__.co_argcount == 0:
-            value()
-    return None
 
 
 def main(fd: int, peer_fd: int) -> None:

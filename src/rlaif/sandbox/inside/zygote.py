@@ -250,11 +250,15 @@ def main(argument: str) -> None:
     zygote = Zygote(control, options)
     folder = landlock.library_folders()[0]
     if zygote.jail.own_uid and not modules.reachable(folder):
-        modules.preload_extensions()
-        if zygote.jail.landlock:
-            os.dup2(os.open(folder, os.O_RDONLY | os.O_DIRECTORY), LIBRARY_FD, inheritable=False)
-            sys.meta_path.append(modules.DescriptorFinder(LIBRARY_FD))
-            zygote.keep = LIBRARY_FD + 1
+        other = zygote.jail.bind(folder)
+        if other:
+            modules.rebase(folder, other)
+        else:
+            modules.preload_extensions()
+            if zygote.jail.landlock:
+                os.dup2(os.open(folder, os.O_RDONLY | os.O_DIRECTORY), LIBRARY_FD, inheritable=False)
+                sys.meta_path.append(modules.DescriptorFinder(LIBRARY_FD))
+                zygote.keep = LIBRARY_FD + 1
     threading.stack_size(2**21)  # many threads must fit into the address space
     notes = zygote.check()
     solution.warm_up()
