@@ -53,7 +53,10 @@ def many(count: int) -> list[Problem]:
 def test_counts_held_out_tests_but_never_the_shown_one(runner) -> None:
     knows_graded = "def add(a, b):\n    return 3 if a == 1 else 0\n"
     knows_hidden = "def add(a, b):\n    return 0 if a == 1 else a + b\n"
-    result = evaluate(sampler({"t/add": [knows_graded, knows_hidden]}), [problem(ADD)], runner, EvalConfig(samples=2, k=(1, 2)))
+    task = problem(ADD)
+    assert evaluate(sampler({"t/add": [knows_graded]}), [task], runner, EvalConfig()).success.value == 0.0
+    assert evaluate(sampler({"t/add": [knows_hidden]}), [task], runner, EvalConfig()).success.value == 1.0
+    result = evaluate(sampler({"t/add": [knows_graded, knows_hidden]}), [task], runner, EvalConfig(samples=2, k=(1, 2)))
     assert (result.rows[0].samples, result.rows[0].passed) == (2, 1)
     assert (result.pass_at(1).value, result.pass_at(2).value) == (0.5, 1.0)
     assert result.failures == {"wrong_answer": 1}
@@ -187,6 +190,9 @@ def test_bad_lines_are_named_and_the_rest_is_scored(runner, tmp_path: Path) -> N
     assert scores.scored == 2 and scores.result.success.value == 0.5 and scores.result.pass_at(2).value == 1.0
     assert scores.missing == ("t/other",)
     assert json.dumps(scores.to_dict())
+    path.write_bytes(lines[0] + b"\n" + b"bad\n" * 500)
+    scores = score_completions(path, [problem(ADD)], runner)
+    assert scores.bad_count == 500 and len(scores.bad_lines) == 100, "all are counted, the first hundred described"
     path.write_text("nothing\n")
     with pytest.raises(UsageError, match="line 1: it is not JSON"):
         score_completions(path, [problem(ADD)], runner)

@@ -57,6 +57,10 @@ def test_follows_the_policy_as_it_learns() -> None:
     curriculum = Curriculum(problems(1), 0)
     curriculum.update("p0", 0, 8)
     assert curriculum.pass_rate("p0") == 0
+    twice = Curriculum(problems(1), 0)
+    twice.update("p0", 8, 8)
+    twice.update("p0", 0, 8)
+    assert twice.pass_rate("p0") == pytest.approx(0.7 * 8 / (0.7 * 8 + 8))
     for _ in range(6):
         curriculum.update("p0", 8, 8)
     assert curriculum.pass_rate("p0") > 0.95, "outcomes of an old policy fade"
