@@ -18,7 +18,7 @@ from scipy import stats
 from rlaif.errors import RunFailed, UsageError
 from rlaif.report import ReportWriter, build_report, compare_report
 from rlaif.report.collect import Collector
-from rlaif.report.intervals import clustered_error, mean_interval, share_interval, t_975, wilson
+from rlaif.report.intervals import clustered_error, mean_interval, share_interval, t_975, trend_intervals, wilson
 from rlaif.report.page import raw_data_block
 from rlaif.runs import RunDir
 from tests.synthetic_run import HOSTILE, evaluation, make_run, problems, rollout
@@ -147,15 +147,18 @@ def test_outcomes_by_hand(tmp_path):
         {**base, "outcome": "policy_failure"},
         {**base, "outcome": "infra_failure", "reward": None},
         {**base, "tests": None},
+        {**base, "tests": {"passed": 2, "total": 2, "results": []}, "judge": {"score": 0.8}, "held_out_passed": False},
     ]
     run = RunDir.create(tmp_path / "a")
     run.rollouts_path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     collector = Collector(run)
     collector.update()
-    assert collector.columns["outcome"] == [0, 1, 2, 3, 4]
-    assert collector.columns["held"] == [1, 0, 2, 2, 2]
-    assert collector.stats[1]["pass_rate"][0] == pytest.approx(1 / 3), "unscored and unverified answers leave the rate"
-    assert collector.stats[1]["judge_agreement"][0] == 0, "wrong on both that have a score and a truth"
+    assert collector.columns["outcome"] == [0, 1, 2, 3, 4, 0]
+    assert collector.columns["held"] == [1, 0, 2, 2, 2, 0]
+    assert collector.stats[1]["pass_rate"][0] == pytest.approx(2 / 4), "unscored and unverified answers leave the rate"
+    assert collector.stats[1]["judge_agreement"][0] == 0, (
+        "wrong on all three that have a score and a truth; hidden tests are the truth where they were run"
+    )
     assert collector.stats[1]["reward_mean"] == (0.5, None), "one problem has no interval"
 
 
@@ -367,6 +370,25 @@ def test_wilson_against_scipy():
 def test_nought_of_many_is_not_certain():
     _, (low, high) = share_interval([[0.0] * 8] * 4)
     assert low == 0 and high == pytest.approx(wilson(0, 4)[1]) and high > 0.4, "four problems, not 32 answers"
+
+
+def test_trend_interval_against_least_squares():
+    rng = random.Random(2)
+    values = [0.3 * x + rng.gauss(0, 1) for x in range(7)]
+    fit = stats.linregress(range(7), values)
+    residual = math.sqrt(sum((y - fit.intercept - fit.slope * x) ** 2 for x, y in enumerate(values)) / 5)
+    margin = stats.t.ppf(0.975, 5) * residual * math.sqrt(1 / 7 + (6 - 3) ** 2 / 28)
+    assert trend_intervals(values)[6] == pytest.approx((fit.intercept + 6 * fit.slope - margin, fit.intercept + 6 * fit.slope + margin), abs=1e-3)
+    assert trend_intervals([1.0] * 4) == [None] * 4
+    assert trend_intervals([1.0, None, 1.0, 1.0, 1.0, 1.0])[1] is None
+
+
+def test_figures_without_one_per_answer_get_the_interval_of_their_course(tmp_path):
+    run = make_run(tmp_path / "a", episodes=8)
+    run.rollouts_path.write_text("".join(json.dumps({**row, "extra": {}}) + "\n" for row in run.iter_rollouts()))
+    series = Page(build_report(run.path).read_text()).data["series"]
+    assert {"approx_kl", "entropy"} <= set(series["trends"]) and "reward_mean" not in series["trends"]
+    assert all(low is not None for low in series["low"]["entropy"])
 
 
 def test_intervals_cover():

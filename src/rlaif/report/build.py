@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from rlaif.report.collect import BANDS, MAX_TEXT, OUTCOMES, Collector
 from rlaif.report.evaluations import held_out_view
+from rlaif.report.intervals import trend_intervals
 from rlaif.report.page import data_block, raw_data_block, render
 from rlaif.runs.directory import RunDir
 from rlaif.runs.files import write_text_atomic
@@ -23,6 +24,7 @@ CHUNK = 200
 SCRIPTS = ("highlight.js", "charts.js", "detail.js", "compare.js", "browser.js", "main.js")
 CHARTS = ("reward_mean", "pass_rate", "approx_kl", "entropy", "completion_tokens_mean", "judge_agreement", "skipped_group_share", "tokens_per_s")
 """Shown at once, the reward bands among them; every other figure is a click away."""
+_TREND = ("approx_kl", "ref_kl", "entropy")
 _TIMES = ("sample_s", "feedback_s", "update_s", "eval_s", "save_s")
 
 
@@ -139,6 +141,7 @@ def series_of(data: Collector) -> dict[str, Any]:
     values: dict[str, list[float | None]] = {}
     low: dict[str, list[float | None]] = {}
     high: dict[str, list[float | None]] = {}
+    trends: list[str] = []
     for name in names:
         if name == "episode" or (name.endswith(("_low", "_high")) and name.rpartition("_")[0] in names):
             continue
@@ -148,7 +151,12 @@ def series_of(data: Collector) -> dict[str, Any]:
         values[name] = [value for value, _, _ in found]
         if any(bottom is not None for _, bottom, _ in found):
             low[name], high[name] = [bottom for _, bottom, _ in found], [top for _, _, top in found]
-    return {"episodes": episodes, "values": values, "low": low, "high": high}
+        elif name in _TREND and any(bands := trend_intervals(values[name])):
+            # The run logs one number an episode, so that only its course has an interval; the page says so.
+            low[name] = [_round(max(0.0, band[0])) if band else None for band in bands]
+            high[name] = [_round(band[1]) if band else None for band in bands]
+            trends.append(name)
+    return {"episodes": episodes, "values": values, "low": low, "high": high, "trends": trends}
 
 
 def _at(name: str, row: dict[str, Any], stats: dict[str, Any]) -> tuple[float | None, float | None, float | None]:

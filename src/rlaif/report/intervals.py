@@ -44,6 +44,29 @@ def share_interval(groups: Sequence[Sequence[float]]) -> tuple[float, Interval]:
     return mean, wilson(mean, max(1.0, effective))
 
 
+def trend_intervals(values: Sequence[float | None], window: int = 7) -> list[Interval]:
+    """95% intervals of a local straight line through the `window` nearest episodes, for a figure that has one number an episode.
+
+    The line's usual confidence interval at the episode itself (t with n - 2 degrees of freedom); None where fewer than five numbers are near.
+    """
+    known = [(place, value) for place, value in enumerate(values) if value is not None]
+    found: list[Interval] = []
+    for place, value in enumerate(values):
+        near = sorted(known, key=lambda point: (abs(point[0] - place), point[0]))[:window]
+        if value is None or len(near) < 5:
+            found.append(None)
+            continue
+        count = len(near)
+        x_mean, y_mean = sum(x for x, _ in near) / count, sum(y for _, y in near) / count
+        spread = sum((x - x_mean) ** 2 for x, _ in near)
+        slope = sum((x - x_mean) * (y - y_mean) for x, y in near) / spread
+        fitted = y_mean + slope * (place - x_mean)
+        variance = sum((y - y_mean - slope * (x - x_mean)) ** 2 for x, y in near) / (count - 2)
+        margin = t_975(count - 2) * math.sqrt(variance * (1 / count + (place - x_mean) ** 2 / spread))
+        found.append((fitted - margin, fitted + margin))
+    return found
+
+
 def wilson(share: float, count: float, z: float = 1.96) -> tuple[float, float]:
     """Wilson's score interval of a share among `count` independent trials."""
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)

@@ -47,6 +47,8 @@ function drawCharts() {
   byId('more-box').hidden = !rest.length;
   byId('more-box').addEventListener('toggle', () => { if (!byId('more').children.length) rest.forEach((name) => chartCard(byId('more'), { ...spec(name), height: 120, group: null })); });
   if (smoothingWindow(episodes.length) > 1) byId('smoothing').textContent = `Lines are means of ${smoothingWindow(episodes.length)} neighbouring episodes, dots the episodes themselves.`;
+  const trends = DATA.series.trends.map((name) => DATA.metrics[name].title);
+  if (trends.length) byId('smoothing').append(` ${trends.join(', ')}: the 95% interval of the course over seven episodes.`);
   if (DATA.times.length) {
     const series = DATA.times.map((name, i) => ({ name: DATA.metrics[name].title, values: values[name], colour: COLOURS[i] }));
     new Chart(byId('time-chart'), { title: 'Seconds per episode', unit: 'seconds', xs: episodes, stacked: true, series, height: 150, pick: showEpisode });
