@@ -126,11 +126,18 @@ def main() -> None:
                 rates[name].append(tokens / seconds)
         best = {name: max(values) for name, values in rates.items()}
         result = {
-            "model": args.model, "dtype": dtype, "device": str(policy.device), "threads": torch.get_num_threads(), "rows": args.prompts * args.group,
-            "prompt_tokens": sum(map(len, prompts)) / len(prompts), "new_tokens": args.new_tokens,
-            "ours_tokens_per_s": round(best["ours"], 1), "generate_tokens_per_s": round(best["generate"], 1), "ratio": round(best["ours"] / best["generate"], 2),
+            "model": args.model,
+            "dtype": dtype,
+            "device": str(policy.device),
+            "threads": torch.get_num_threads(),
+            "rows": args.prompts * args.group,
+            "prompt_tokens": sum(map(len, prompts)) / len(prompts),
+            "new_tokens": args.new_tokens,
+            "ours_tokens_per_s": round(best["ours"], 1),
+            "generate_tokens_per_s": round(best["generate"], 1),
+            "ratio": round(best["ours"] / best["generate"], 2),
             "products_only_tokens_per_s": round(ceiling(policy, args.prompts * args.group), 1),
-        }  # fmt: skip
+        }
         print(json.dumps(result) if args.json else "\n".join(f"{key:>28}: {value}" for key, value in result.items()) + "\n", flush=True)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, EncoderDecoderCache
 
 from rlaif.policy.model import Policy
@@ -59,7 +59,7 @@ def make_decoder(policy: Policy, prompt_tokens: int, new_tokens: int, group_size
     return HFDecoder(policy, rows, prompt_tokens + new_tokens)
 
 
-def sampling_model(policy: Policy) -> nn.Module:
+def sampling_model(policy: Policy) -> Any:
     """The model to sample with: the policy's own where it already computes in its stored type, else a copy in the compute type.
 
     The copy is made once and refreshed in place from the float32 master weights (LoRA: merged on the way).
@@ -72,7 +72,7 @@ def sampling_model(policy: Policy) -> nn.Module:
     return policy._sampling_model
 
 
-def _empty_copy(policy: Policy) -> nn.Module:
+def _empty_copy(policy: Policy) -> Any:
     with torch.device("meta"):
         model = type(policy.base)(policy.config)
     model = model.to(policy.compute_dtype).to_empty(device=policy.device)
@@ -101,7 +101,7 @@ def merged_weights(policy: Policy) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def refresh(model: nn.Module, policy: Policy) -> None:
+def refresh(model: Any, policy: Policy) -> None:
     """Copy the policy's current weights into `model`, in place."""
     weights = merged_weights(policy)
     for name, parameter in model.named_parameters():
@@ -117,8 +117,8 @@ class SlotLayer(CacheLayerMixin):
     def __init__(self, state: SlotCache) -> None:
         super().__init__()
         self.state = state
-        self.keys: Tensor | None = None
-        self.values: Tensor | None = None
+        self.keys: Any = None  # tensors from the first call of lazy_initialization on
+        self.values: Any = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         rows, tokens = self.state.rows, self.state.tokens
@@ -152,9 +152,10 @@ class SlotCache(Cache):
         self.row_index = torch.arange(rows, device=device)
         super().__init__(layers=[SlotLayer(self) for _ in range(layers)])
 
-    def fill(self, prefill: DynamicCache, slots: slice, group_size: int) -> None:
+    def fill(self, prefill: Any, slots: slice, group_size: int) -> None:
         """Copy prefilled prompts, [P, heads, tokens, size], into slots, each to the whole of its group."""
-        for layer, filled in zip(self.layers, prefill.layers, strict=True):
+        layers: Any = self.layers
+        for layer, filled in zip(layers, prefill.layers, strict=True):
             if not layer.is_initialized:
                 layer.lazy_initialization(filled.keys, filled.values)
             tokens = filled.keys.shape[2]
@@ -168,7 +169,7 @@ class HFDecoder:
     def __init__(self, policy: Policy, rows: int, tokens: int) -> None:
         self.policy, self.rows, self.active = policy, rows, 0
         self.model = sampling_model(policy)
-        self.cache = SlotCache(policy.config.num_hidden_layers, rows, tokens, policy.device)
+        self.cache: Any = SlotCache(policy.config.num_hidden_layers, rows, tokens, policy.device)
         self.lengths: list[int] = []
 
     def room(self, group_size: int) -> int:
@@ -238,7 +239,7 @@ class EncoderDecoderDecoder:
     def __init__(self, policy: Policy, rows: int) -> None:
         self.policy, self.rows = policy, rows
         self.model = sampling_model(policy)
-        self.cache: EncoderDecoderCache | None = None
+        self.cache: Any = None
         self.encoded_RSD = self.mask_RS = torch.empty(0)
 
     def room(self, group_size: int) -> int:

@@ -43,7 +43,7 @@ class PackedLinear:
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         self.dtype, self.device = dtype, device
-        self.weight: Tensor | None = None
+        self.weight: Any = None
         self.bias: Tensor | None = None
         self.packed = device.type == "cpu" and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 

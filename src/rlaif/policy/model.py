@@ -62,7 +62,7 @@ def resolve_device(device: Device) -> torch.device:
 class Policy:
     """A model that writes code, and what training it needs. Built by `load_policy`."""
 
-    def __init__(self, model: nn.Module, tokenizer: Any, *, source: Path, compute_dtype: torch.dtype, value_head: nn.Linear | None = None) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, source: Path, compute_dtype: torch.dtype, value_head: nn.Linear | None = None) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.value_head = value_head
@@ -77,7 +77,7 @@ class Policy:
         self.is_encoder_decoder: bool = bool(self.config.is_encoder_decoder)
         self.stop_token_ids = stop_token_ids(tokenizer, self.base)
         self._reference: Policy | None = None
-        self._sampling_model: nn.Module | None = None  # the sampler's own copies of the weights
+        self._sampling_model: Any = None  # the sampler's own copies of the weights
         self._fused: Any = None
 
     @property
@@ -89,7 +89,7 @@ class Policy:
         return hasattr(self.model, "peft_config")
 
     @property
-    def base(self) -> nn.Module:
+    def base(self) -> Any:
         """The transformers model, with any adapter still inside it."""
         return self.model.get_base_model() if self.is_lora else self.model
 
@@ -117,7 +117,7 @@ class Policy:
         return torch.autocast(self.device.type, dtype=self.compute_dtype)
 
     @property
-    def body(self) -> nn.Module:
+    def body(self) -> Any:
         """The transformer without its language-model head; its output has `last_hidden_state`."""
         return self.base.base_model if not self.is_encoder_decoder else _Seq2SeqBody(self.base)
 
@@ -201,7 +201,7 @@ class Policy:
 class _Seq2SeqBody:
     """An encoder-decoder model's stacks without the head."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         self.model = model
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, **decoder: Any) -> Any:
@@ -210,7 +210,7 @@ class _Seq2SeqBody:
         return self.model.get_decoder()(**decoder, encoder_hidden_states=encoded.last_hidden_state, encoder_attention_mask=attention_mask)
 
 
-def stop_token_ids(tokenizer: Any, model: nn.Module) -> frozenset[int]:
+def stop_token_ids(tokenizer: Any, model: Any) -> frozenset[int]:
     """End-of-sequence ids of the tokenizer and of the generation config, and nothing else."""
     ids: set[int] = set()
     for value in (
@@ -267,7 +267,7 @@ def _hidden_size(config: Any) -> int:
     return getattr(config, "hidden_size", None) or getattr(config, "n_embd", None) or config.d_model
 
 
-def _load_model(folder: Path, dtype: torch.dtype) -> nn.Module:
+def _load_model(folder: Path, dtype: torch.dtype) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
     from transformers.utils import logging
 
@@ -280,7 +280,7 @@ def _load_model(folder: Path, dtype: torch.dtype) -> nn.Module:
     stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
     if config.model_type in {"bert", "roberta", "xlm-roberta", "camembert", "electra"} and not config.is_decoder:
         warnings.warn(
-            f"{folder.name or folder} ({config.model_type}) is an encoder that was not made to generate; it is used as a decoder and must learn it all",
+            f"{folder.name or folder} ({config.model_type}) is an encoder, not made to generate; as a decoder it must learn everything anew",
             stacklevel=3,
         )
         config.is_decoder = True
@@ -304,7 +304,7 @@ def _load_tokenizer(folder: Path) -> Any:
         raise ModelNotFound(f"No tokenizer in {folder}", str(error).splitlines()[0], "save the tokenizer beside the model") from error
 
 
-def _with_lora(model: nn.Module, rank: int, alpha: float) -> nn.Module:
+def _with_lora(model: Any, rank: int, alpha: float) -> Any:
     from peft import LoraConfig, TaskType, get_peft_model
 
     task = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM

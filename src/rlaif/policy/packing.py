@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -168,8 +169,8 @@ class Padded:
     target_M: Tensor
     row_M: Tensor
     time_M: Tensor
-    prompt_ids_BS: Tensor | None = None
-    prompt_mask_BS: Tensor | None = None
+    prompt_ids_BS: Any = None
+    prompt_mask_BS: Any = None
 
 
 def pad(

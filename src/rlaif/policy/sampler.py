@@ -117,6 +117,7 @@ def sample(
             return
         for slot in finished:
             row = active[slot]
+            assert row.finish_reason is not None
             results[row.prompt][row.member] = Sample(tuple(row.token_ids), row.finish_reason, tuple(row.logps))
         left = len(active) - len(finished)
         holes = [slot for slot in finished if slot < left]

@@ -23,7 +23,7 @@ FLAT_MODELS = frozenset({"llama", "mistral", "qwen2", "qwen3", "starcoder2", "gp
 """Model types whose attention goes through transformers' interface; the tests compare each with its padded path."""
 
 
-def use_tree_attention(model: nn.Module) -> None:
+def use_tree_attention(model: Any) -> None:
     """Set the model's attention to `rlaif_tree` if its family is known to honour it."""
     if model.config.model_type in FLAT_MODELS:
         model.config._attn_implementation = NAME
