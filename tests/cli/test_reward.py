@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from rlaif.cli.reward import Entry, score_entries
+from rlaif.types import Feedback, Problem
 
 ADD = "def add(a, b):\n    return a + b\n"
 TASK = {"prompt": "Add two numbers"}
@@ -111,6 +114,28 @@ def test_execution_feedback_loads_no_model_library(solutions: Path):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_lines_are_read_only_as_they_are_answered(monkeypatch: pytest.MonkeyPatch):
+    """However long the file, no more than one chunk of it is held."""
+    monkeypatch.setattr("rlaif.cli.reward.CHUNK_LINES", 10)
+    taken = 0
+
+    def entries() -> Iterator[Entry]:
+        nonlocal taken
+        for taken in range(1, 1001):
+            yield Entry(taken, None, Problem("p", "") if taken % 3 else None)
+
+    class Engine:
+        def score(self, problems: list, codes: list) -> list[Feedback]:
+            assert len(problems) == len(codes) <= 10
+            return [Feedback(0.5, "scored")] * len(problems)
+
+    for answered, (entry, feedback) in enumerate(score_entries(entries(), Engine()), 1):
+        assert entry.line == answered and taken - answered < 10
+        assert feedback.outcome == ("scored" if entry.line % 3 else "invalid_input")
+    assert answered == 1000
+
+
+@pytest.mark.timeout(60)
 def test_an_answer_comes_before_the_next_question_is_asked(here: Path):
     """Another program may hold the pipe open and wait for each answer."""
     words = [sys.executable, "-m", "rlaif.cli.main", "reward", "-", "--json", "--feedback", "execution"]
