@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,11 @@ def _judge(
     calibration = IDENTITY
     if adapter is not None and (adapter / "calibration.json").is_file():
         calibration = Calibration.load(adapter / "calibration.json")
+    principles: Sequence[str] | None = None if all_principles else (BELIEF,)
+    if adapter is not None:  # an adapter is asked what it was trained on: it has never seen another rubric
+        principles = _card(adapter).get("principles", (BELIEF,))
+        if _card(adapter).get("constitution") not in (None, constitution.fingerprint()):
+            name += " (trained on another constitution)"
     # Our own frozen copy runs as it is; a policy in training is switched to the judge's adapter (or to none) around each pass.
     own = not any(parameter.requires_grad for parameter in policy.model.parameters())
     context: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext if own else shared_base(policy, adapter)
@@ -119,7 +124,7 @@ def _judge(
         policy.tokenizer,
         constitution,
         name=name,
-        principles=None if all_principles else (BELIEF,),
+        principles=principles,
         calibration=calibration,
         batch_size=config.batch_size,
         secret=secret,

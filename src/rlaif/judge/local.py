@@ -219,7 +219,7 @@ class LocalJudge:
                 at = end
         # A query that sees nothing is NaN in softmax: padding looks at itself.
         visible_BTS[:, torch.arange(total), past + torch.arange(total)] = True
-        with _head_input(self.model) as hidden:
+        with head_input(self.model) as hidden:
             output = self.model(
                 input_ids=ids_BT.to(device),
                 position_ids=position_BT.to(device),
@@ -228,9 +228,9 @@ class LocalJudge:
                 use_cache=prefix is not None,
                 logits_to_keep=torch.tensor(ends, device=device),
             )
-        return expected_score(self._score_logits(output.logits, hidden), self.score_token_ids)
+        return expected_score(self.score_logits(output.logits, hidden), self.score_token_ids)
 
-    def _score_logits(self, logits_BQV: Tensor, hidden: list[Tensor]) -> Tensor:
+    def score_logits(self, logits_BQV: Tensor, hidden: list[Tensor]) -> Tensor:
         """Logits [B, Q, no + yes] of the score tokens alone, with the last product in float32.
 
         A bfloat16 logit near 16 moves in steps of an eighth, which is most of the difference between a yes and a no.
@@ -326,7 +326,7 @@ def _additive(visible_BTS: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @contextlib.contextmanager
-def _head_input(model: Any) -> Iterator[list[Tensor]]:
+def head_input(model: Any) -> Iterator[list[Tensor]]:
     """Collects what the model's output layer is given during one forward pass."""
     seen: list[Tensor] = []
     handle = model.get_output_embeddings().register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))

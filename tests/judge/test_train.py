@@ -1,0 +1,201 @@
+"""Training a judge on labelled programs, on a tiny model: it learns, it is written, and what is read back scores the same."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import rlaif.judge.train as training
+from rlaif.config import JudgeConfig
+from rlaif.errors import ProblemFileError, UsageError
+from rlaif.judge import JudgeItem, make_judge
+from rlaif.judge.collect import Candidate, balanced, from_references, label
+from rlaif.judge.evaluate import evaluate_judge
+from rlaif.judge.labelled import Labelled, read_labelled, split_by_problem, write_labelled
+from rlaif.judge.rewrites import rewrites
+from rlaif.judge.train import JudgeTrainConfig, judge_loss, train_judge
+from rlaif.problems import load_problems
+from rlaif.problems.mutate import mutants
+from rlaif.sandbox import Job, Sandbox
+from rlaif.types import Problem, TestCase
+
+
+def task(number: int) -> Problem:
+    return Problem(
+        f"p{number}", f"Add {number}.", (TestCase("graded", "f(1)", str(number + 1)),), "f", "def f(x):", difficulty=("easy", "hard")[number % 2]
+    )
+
+
+ITEMS = [
+    Labelled(task(number), f"def f(x):\n    return x {sign} {number + shift}", float(sign == "+"), kind="sample" if sign == "+" else "mutant")
+    for number in range(20)
+    for sign in "+-"
+    for shift in (0, 1)
+]
+"""A bug that is one token: minus for plus."""
+
+
+SECRET = b"k" * 16
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict, list[dict]]:
+    out, rows = tmp_path_factory.mktemp("judge") / "mine", []
+    config = JudgeTrainConfig(
+        base=str(tiny("llama")),
+        out=out,
+        rank=8,
+        learning_rate=1e-2,
+        epochs=12,
+        groups_per_step=8,
+        programs_per_group=4,
+        device="cpu",
+        shares=(0.6, 0.2, 0.2),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.secrets, "token_bytes", lambda size: SECRET)
+        return out, train_judge(ITEMS, config, rows.append), rows
+
+
+def test_it_learns_what_the_labels_say(trained: tuple[Path, dict, list[dict]]) -> None:
+    _, facts, rows = trained
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses[-1] < 0.5 * losses[0]
+    assert facts["figures"]["all"]["auroc"] > 0.95 and facts["figures"]["all"]["brier"] < 0.2
+    assert facts["programs"] == {"train": 48, "validation": 16, "calibration": 16}
+
+
+def test_what_was_written_scores_the_same_when_read_back(trained: tuple[Path, dict, list[dict]], tiny: Callable[[str], Path]) -> None:
+    out, facts, _ = trained
+    assert {path.name for path in out.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "calibration.json",
+        "judge.json",
+        "README.md",
+    }
+    assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] is None
+    judge = make_judge(JudgeConfig(kind="local", adapter=out), secret=SECRET)
+    assert judge is not None
+    found = evaluate_judge(judge, split_by_problem(ITEMS, (0.6, 0.2, 0.2))[1])["all"]
+    assert found["auroc"] == pytest.approx(facts["figures"]["all"]["auroc"], abs=0.1)
+    right, wrong = judge.score([JudgeItem(task(3), "def f(x):\n    return x + 3"), JudgeItem(task(3), "def f(x):\n    return x - 3")])
+    assert right.score > wrong.score + 0.2
+    card = (out / "README.md").read_text()
+    assert "AUROC" in card and "kind:mutant" in card and "correctness" in card
+    assert str(out) not in card
+
+
+def test_the_shipped_adapter_shares_the_base_of_a_lora_policy(
+    trained: tuple[Path, dict, list[dict]], tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rlaif.judge import embedded
+    from rlaif.policy.model import load_policy
+
+    monkeypatch.setattr(embedded, "SHIPPED", trained[0])
+    policy = load_policy(str(tiny("llama")), dtype="float32", device="cpu", lora_rank=4)
+    alone = make_judge(JudgeConfig(), secret=SECRET)
+    trainable = {name for name, parameter in policy.model.named_parameters() if parameter.requires_grad}
+    sharing = make_judge(JudgeConfig(), policy=policy, secret=SECRET)
+    assert alone is not None and sharing is not None and sharing.name == alone.name == "embedded"
+    assert sharing.model is policy.model  # one copy of the base
+    items = [JudgeItem(item.problem, item.code) for item in ITEMS[:12]]
+    with torch.no_grad():
+        for parameter in policy.trainable_parameters():
+            parameter.normal_()  # whatever the policy has become, the judge is the same
+    for one, other in zip(alone.score(items), sharing.score(items), strict=True):
+        assert one.score == pytest.approx(other.score, abs=0.02)
+    assert {name for name, parameter in policy.model.named_parameters() if parameter.requires_grad} == trainable
+    assert policy.model.active_adapter == "default"
+
+
+def test_loss_by_hand() -> None:
+    # odds 0 against label 1: ln 2; odds ln 3 against 0: -ln(1/4). Pair (right 0, wrong ln 3): softplus(ln 3) = ln 4.
+    found = judge_loss(torch.tensor([0.0, math.log(3)]), [1.0, 0.0], ["a", "a"], 0.5)
+    assert found.item() == pytest.approx((math.log(2) + math.log(4)) / 2 + 0.5 * math.log(4))
+    apart = judge_loss(torch.tensor([0.0, math.log(3)]), [1.0, 0.0], ["a", "b"], 0.5)
+    assert apart.item() == pytest.approx((math.log(2) + math.log(4)) / 2)
+
+
+def test_results_do_not_depend_on_the_micro_batch(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    losses = []
+    for tokens in (256, 16384):
+        rows: list[dict] = []
+        config = JudgeTrainConfig(
+            base=str(tiny("llama")),
+            out=tmp_path / str(tokens),
+            rank=4,
+            epochs=1,
+            max_steps=2,
+            micro_batch_tokens=tokens,
+            device="cpu",
+            groups_per_step=4,
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training.secrets, "token_bytes", lambda size: SECRET)
+            train_judge(ITEMS, config, rows.append)
+        losses.append([row["loss"] for row in rows if "loss" in row])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_labels_that_cannot_teach_are_refused(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    config = JudgeTrainConfig(base=str(tiny("llama")), out=tmp_path / "x", device="cpu")
+    with pytest.raises(UsageError, match="all right or all wrong"):
+        train_judge([item for item in ITEMS if item.correct], config)
+    with pytest.raises(UsageError, match="Too few problems"):
+        train_judge(ITEMS[:4], config)
+
+
+def test_files_round_trip_and_errors_name_line_and_field(tmp_path: Path) -> None:
+    path = tmp_path / "labelled.jsonl"
+    items = [*ITEMS[:5], Labelled(task(1), "def f(x):\n    return x", 0.7, "clarity", "sample")]
+    assert write_labelled(path, items) == 6 and list(read_labelled(path)) == items
+    path.write_text('{"prompt": "p", "solution": "s", "correct": true}\n{"prompt": "p", "solution": "s", "correct": "yes"}\n')
+    with pytest.raises(ProblemFileError, match="line 2, field 'correct'"):
+        list(read_labelled(path))
+
+
+def test_no_problem_is_in_two_parts() -> None:
+    parts = split_by_problem(ITEMS, (0.5, 0.25, 0.25), seed=3)
+    names = [{item.problem.id for item in part} for part in parts]
+    assert sum(map(len, parts)) == len(ITEMS) and not (names[0] & names[1] or names[0] & names[2] or names[1] & names[2]) and all(names)
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox() as box:
+        yield box
+
+
+def test_collected_labels_come_from_execution(sandbox: Sandbox) -> None:
+    problems = [problem for problem in load_problems("builtin") if problem.entry_point and problem.reference][::60]
+    items = list(label(from_references(problems, mutants, per_problem=4), sandbox.run_many, Job))
+    kinds = Counter((item.kind, item.correct) for item in items)
+    assert kinds["reference", True] == len(problems) and not kinds["reference", False]
+    assert kinds["rewrite", True] >= len(problems) and not kinds["rewrite", False], [i.code for i in items if i.kind == "rewrite" and not i.correct]
+    assert kinds["mutant", False] >= len(problems)
+    even = balanced(items, most_per_problem=8)
+    by_problem = Counter((item.problem.id, item.correct) for item in even)
+    assert all(abs(by_problem[name, True] - by_problem[name, False]) <= 2 for name, _ in by_problem)
+
+
+def test_programs_no_judge_is_asked_about_get_no_label(sandbox: Sandbox) -> None:
+    dressed = ["def f(x):\n    return x + 1", "# right\ndef f(x):\n    return x + 1", "def f(x):\n    pass"]
+    items = list(label([Candidate(task(1), code, "sample") for code in dressed], sandbox.run_many, Job))
+    assert [item.code for item in items] == dressed[:1]
+
+
+def test_rewrites_differ_and_repeat() -> None:
+    source = (
+        "def f(xs):\n    out = []\n    for x in xs:\n"
+        "        if x > 0:\n            out.append(x * 2)\n        else:\n            out.append(0)\n    return out"
+    )
+    found = rewrites(source, 6, seed=1)
+    assert found == rewrites(source, 6, seed=1) and len(set(found)) == len(found) >= 3
+    assert rewrites("def f(:", 3, seed=0) == []
