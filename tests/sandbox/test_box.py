@@ -207,9 +207,10 @@ def test_nothing_is_held_after_many_programs(box: Sandbox) -> None:
         return len(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{process.pid}/fd"))
 
     list(box.run_many(Job(ONE, RIGHT) for _ in range(10)))
+    time.sleep(0.3)  # the zygote tidies up after it has reported
     before = held()
     list(box.run_many(Job(ONE, code) for code in [RIGHT, "import os\nos._exit(1)", "def f(", "def f(x): raise SystemExit"] * 10))
-    until = time.monotonic() + 5  # the zygote tidies up after it has reported
+    until = time.monotonic() + 5
     while held() != before and time.monotonic() < until:
         time.sleep(0.01)
     assert held() == before

@@ -217,6 +217,8 @@ def cause(exit_: Exit) -> Ended:
     """What a death in the middle of the work means."""
     if exit_.reason == protocol.REASON_CPU:
         return Ended("timeout", "it ran out of CPU time")
+    if exit_.reason == protocol.REASON_MEMORY:
+        return Ended("memory", "it ran out of memory")
     if exit_.status & 0x7F:
         number = exit_.status & 0x7F
         if number == signal.SIGXCPU:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.errors import SandboxUnavailable
-from rlaif.sandbox import bubblewrap
+from rlaif.sandbox import bubblewrap, seatbelt
 from rlaif.sandbox.inside import protocol
 
 START_TIMEOUT_S = 30.0
@@ -58,8 +58,11 @@ class Zygote:
         self._stop()
         ours, theirs = socket.socketpair()
         options = self._options()
-        wrapper = None if "bubblewrap" in self.without else bubblewrap.prefix(interpreter(), bubblewrap.readable(BOOT, options["site"]))
+        folders = bubblewrap.readable(BOOT, options["site"])
+        wrapper = None if "bubblewrap" in self.without else bubblewrap.prefix(interpreter(), folders)
         options["bubblewrap"] = wrapper is not None
+        wrapper = wrapper or seatbelt.prefix(folders)
+        options["sandbox_exec"] = wrapper is not None and not options["bubblewrap"]
         command = [*(wrapper or []), interpreter(), "-I", "-S", "-B", "-X", "utf8", str(BOOT), json.dumps(options)]
         try:
             with theirs, tempfile.TemporaryFile() as errors:

@@ -124,6 +124,7 @@ class Jail:
             os.setresgid(FIRST_UID, FIRST_UID, FIRST_UID)
             _limit("RLIMIT_NPROC", MAX_THREADS)
         self.layers |= {"own_uid": self.own_uid, "private_mounts": self.mounts, "bubblewrap": bool(options.get("bubblewrap"))}
+        self.layers["sandbox_exec"] = bool(options.get("sandbox_exec"))
         if LINUX:
             self.layers["subreaper"] = prctl(PR_SET_CHILD_SUBREAPER, 1)
             self.layers["non_dumpable"] = prctl(PR_SET_DUMPABLE, 0)

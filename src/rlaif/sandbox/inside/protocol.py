@@ -21,7 +21,7 @@ KIND_SOLUTION, KIND_TEST, KIND_SCRIPT, KIND_PROBE = 0, 1, 2, 3
 
 EXIT = struct.Struct("<iqqBi")
 """wait status, CPU microseconds, peak resident KiB, reason, errno of a failed fork."""
-REASON_NONE, REASON_CPU, REASON_ASKED, REASON_SPAWN_FAILED = 0, 1, 2, 3
+REASON_NONE, REASON_CPU, REASON_ASKED, REASON_SPAWN_FAILED, REASON_MEMORY = 0, 1, 2, 3, 4
 
 FRAME = struct.Struct("<IIB")
 """payload length, number of the question, kind."""

@@ -22,22 +22,23 @@ import threading
 import time
 from typing import Any
 
-from . import landlock, lockdown, modules, protocol, solution, tester
+from . import landlock, lockdown, modules, protocol, solution, tester, usage
 
 RESERVED = 10
 """Descriptors below this are the children's own: 0 to 2, channel, peer, library folder."""
 CHANNEL_FD, PEER_FD, LIBRARY_FD = 3, 4, 5
+MEMORY_POLL_S = 0.02
+"""Where RLIMIT_AS is refused (macOS), memory is looked at this often."""
 
 
 class Child:
     """One live program."""
 
-    __slots__ = ("asked", "check_at", "clock", "cpu_s", "pid", "reason", "slot", "status")
+    __slots__ = ("check_at", "cpu_s", "memory", "pid", "reason", "slot", "status")
 
-    def __init__(self, pid: int, status: socket.socket, cpu_s: float, slot: int) -> None:
-        self.pid, self.status, self.cpu_s, self.slot = pid, status, cpu_s, slot
-        self.clock = (~pid << 3) | 2  # Linux's clock id for another process's CPU time
-        self.check_at = time.monotonic() + cpu_s / lockdown.PARALLEL
+    def __init__(self, pid: int, status: socket.socket, cpu_s: float, memory: int, slot: int) -> None:
+        self.pid, self.status, self.cpu_s, self.memory, self.slot = pid, status, cpu_s, memory, slot
+        self.check_at = time.monotonic() + (cpu_s / lockdown.PARALLEL if lockdown.LINUX else MEMORY_POLL_S)
         self.reason = protocol.REASON_NONE
 
 
@@ -52,6 +53,7 @@ class Zygote:
         self.slots: list[int] = []
         self.next_slot = 0
         self.poll = select.poll()
+        self.usage = usage.reader()
         options["live"] = self.children
         self.jail = lockdown.Jail(options)
         self.keep = PEER_FD + 1
@@ -128,12 +130,15 @@ class Zygote:
         for child in list(self.children.values()):
             if child.check_at <= now:
                 try:
-                    left = child.cpu_s - time.clock_gettime(child.clock)
+                    cpu_s, memory = self.usage(child.pid) if self.usage else (0.0, 0)
                 except OSError:
-                    left = child.cpu_s  # no such clock here: RLIMIT_CPU and P's wall clock remain
-                if left <= 0:
+                    cpu_s, memory = 0.0, 0  # RLIMIT_CPU and P's wall clock remain
+                if memory > child.memory:
+                    self._kill(child, protocol.REASON_MEMORY)
+                elif cpu_s >= child.cpu_s:
                     self._kill(child, protocol.REASON_CPU)
-                child.check_at = now + max(left / lockdown.PARALLEL, 0.01)
+                left = (child.cpu_s - cpu_s) / lockdown.PARALLEL
+                child.check_at = now + max(left if lockdown.LINUX else min(left, MEMORY_POLL_S), 0.01)
 
     def _kill(self, child: Child, reason: int) -> None:
         if child.reason == protocol.REASON_NONE:
@@ -204,7 +209,7 @@ class Zygote:
         else:
             if pid == 0:
                 self._child(kind, has, given, slot, cpu_ms, memory, fsize)
-            child = self.children[pid] = Child(pid, status, cpu_ms / 1000, slot)
+            child = self.children[pid] = Child(pid, status, cpu_ms / 1000, memory, slot)
             self.by_fd[status.fileno()] = child
             self.poll.register(status.fileno(), select.POLLIN)
         for fd in given:
