@@ -129,7 +129,10 @@ def rollout(rng: random.Random, episode: int, problem: Problem, wrong: str, skil
             "robustness": round(belief * 0.9, 2),
             "honesty": 0.94,
         },
-        ("The cases of the task are handled." if report.all_passed else "The empty and the mixed-case inputs are not handled.",),
+        (
+            "The cases of the task are handled." if report.all_passed else "The empty and the mixed-case inputs are not handled.",
+            "clarity: 0.50 (Can a colleague follow it at once?)",
+        ),
         judge="embedded",
         cached=rng.random() < 0.15,
         prompt_tokens=310,

@@ -120,6 +120,8 @@ def test_one_answer_in_full(open_page, run):
         "This problem, early and late",
     ):
         assert part in text, part
+    assert detail.locator(".bars .words").all_inner_texts() == ["Can a colleague follow it at once?"], "a principle's words stand with its score"
+    assert detail.locator(".quote").count() == 1
     assert detail.locator(".code .k").count() > 1, "code is highlighted"
     assert detail.locator(".no").count() >= 1
     assert detail.locator(".sides .code").count() == 2

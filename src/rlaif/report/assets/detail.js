@@ -72,19 +72,26 @@ function testsView(problem, tests) {
 }
 
 function meterRows(pairs) {
-  return node('div', { class: 'bars' }, pairs.flatMap(([name, value, strong]) => {
+  return node('div', { class: 'bars' }, pairs.flatMap(([name, value, strong, words]) => {
     const fill = node('i');
     fill.style.width = `${100 * Math.max(0, Math.min(1, value))}%`;
-    return [node('span', { class: strong ? 'strong' : null }, name), node('span', { class: 'rail' }, fill), node('span', { class: strong ? 'strong' : null }, value.toFixed(2))];
+    return [node('span', { class: strong ? 'strong' : null }, name), node('span', { class: 'rail' }, fill), node('span', { class: strong ? 'strong' : null }, value.toFixed(2)), words ? node('small', { class: 'words' }, words) : null];
   }));
 }
 
 function judgeView(judge) {
   const pairs = judge.score === null || judge.score === undefined ? [] : [['belief that it is right', judge.score, true]];
-  for (const [name, value] of Object.entries(judge.principles || {})) pairs.push([visible(name.replaceAll('_', ' ')), value, false]);
+  // A reason of the form "clarity: 0.53 (why)" belongs to its principle and stands with its bar; the others are quoted below.
+  const quotes = new Set(judge.reasons || []);
+  for (const [name, value] of Object.entries(judge.principles || {})) {
+    const own = [...quotes].find((reason) => reason.startsWith(`${name}: `));
+    quotes.delete(own);
+    const words = own ? own.slice(name.length + 2).replace(/^[\d.]+\s*/, '').replace(/^\((.*)\)$/s, '$1') : '';
+    pairs.push([visible(name.replaceAll('_', ' ')), value, false, visible(words)]);
+  }
   const parts = pairs.length ? [meterRows(pairs)] : [];
   if (judge.error) parts.push(node('p', { class: 'note warn' }, `${judge.refused ? 'Refused' : 'No verdict'}: ${visible(judge.error)}`));
-  for (const reason of judge.reasons || []) parts.push(node('blockquote', { class: 'quote' }, visible(reason)));
+  for (const reason of quotes) parts.push(node('blockquote', { class: 'quote' }, visible(reason)));
   const who = [judge.judge, judge.cached ? 'from the cache' : ''].filter(Boolean).join(', ');
   return section(`The judge${who ? ` (${visible(who)})` : ''}`, ...parts);
 }
