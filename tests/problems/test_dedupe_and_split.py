@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlaif.problems import load_problems, problem_from_dict
-from rlaif.problems.dedupe import jaccard, near_duplicates, normal_form, overlap_report, prompt_shingles, together
+from rlaif.problems.dedupe import jaccard, near_duplicates, normal_form, overlap_report, prompt_shingles, together, without_overlap
 from rlaif.problems.split import split_by_hash, stable_hash, stratified_split
 from rlaif.types import Problem
 
@@ -67,6 +67,14 @@ def test_overlap_report() -> None:
     assert "none of 1" in overlap_report(train, evaluation[1:]).lines()[0]
 
 
+def test_known_overlap_of_the_builtin_set_is_reported() -> None:
+    prime = next(problem for problem in load_problems("builtin") if problem.id == "numbers/is_prime_number")
+    public = make("HumanEval/31", "Return true if a given number is prime, and false otherwise.")
+    assert [pair.rule for pair in overlap_report([prime], [public]).pairs] == ["behaviour"]
+    stranger = Problem(id="numbers/is_prime_number", prompt="Someone else's problem of that name.", source="user")
+    assert not overlap_report([stranger], [public]).pairs
+
+
 def test_split_is_stable_stratified_and_keeps_groups_together() -> None:
     problems = [
         Problem(id=f"{topic}/{i}", prompt="p", topic=topic, difficulty=level)
@@ -106,8 +114,13 @@ def test_builtin_set_is_apart_from_public_ones(name: str) -> None:
     if not folder or not Path(folder, "data", name).exists():
         pytest.skip("needs RLAIF_SHARED, a folder with data/humaneval.jsonl and data/mbpp_sanitized.jsonl")
     public = load_problems(str(Path(folder, "data", name)))
-    report = overlap_report(load_problems("builtin"), public)
-    assert report.share < 0.02, report.lines()
+    builtin = load_problems("builtin")
+    report = overlap_report(builtin, public)
+    alike = {pair.second for pair in report.pairs if pair.rule != "behaviour"}
+    assert len(alike) < 0.025 * len(public), report.lines()
+    same_task = {pair.second for pair in report.pairs if pair.rule == "behaviour"}
+    assert 10 < len(same_task) < 0.3 * len(public), "basic tasks are the same everywhere, and that is said"
+    assert overlap_report(without_overlap(builtin, report), public).share == 0.0
     assert overlap_report(public[:50], public[:50]).share == 1.0, "the same check finds a set in itself"
 
 

@@ -9,11 +9,13 @@ grows with what is shared, not with the number of pairs (MinHash would only appr
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from rlaif.problems import pysource
@@ -23,6 +25,7 @@ PROMPT_ALONE = 0.75
 PROMPT_WITH_REFERENCE, REFERENCE_WITH_PROMPT = 0.4, 0.75
 SMALLEST_REFERENCE = 18
 """Nodes below which an equal reference says nothing: two unrelated one-liners are often the same call."""
+OVERLAP_FILE = Path(__file__).parent / "data" / "overlaps.json"
 NGRAM = 13
 """Words in a row whose reappearance counts as contamination (GPT-3's rule, arXiv 2005.14165, appendix C)."""
 COMMONPLACE = 400
@@ -39,7 +42,7 @@ _STOP = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two problems that are alike, how much, and by which rule: `prompt`, `reference`, `both` or `ngram`."""
+    """Two problems that are alike, how much, and by which rule: `prompt`, `reference`, `both`, `ngram` or `behaviour`."""
 
     first: str
     second: str
@@ -93,14 +96,37 @@ def near_duplicates(problems: Sequence[Problem]) -> list[Pair]:
 
 
 def overlap_report(train: Sequence[Problem], evaluation: Sequence[Problem]) -> OverlapReport:
-    """Which evaluation problems are near-duplicates of training problems, or share 13 words in a row with one."""
+    """Which evaluation problems are near-duplicates of training problems, share 13 words in a row with one, or ask for the same thing.
+
+    The last is known for the built-in set against HumanEval and MBPP: `data/overlaps.json` lists where a built-in reference passes
+    all tests of a public problem that are plain comparisons. Basic tasks are basic everywhere (is it prime, the largest of a list).
+    """
     left, right = [_View.of(problem) for problem in train], [_View.of(problem) for problem in evaluation]
     pairs = {(pair.first, pair.second): pair for pair in _ordered(_judge(left[i], right[j]) for i, j in _candidates(left, right))}
     for i, j in _shared_ngrams(left, right):
         key = (left[i].id, right[j].id)
         if key not in pairs:
             pairs[key] = Pair(*key, jaccard(left[i].prompt, right[j].prompt), jaccard(left[i].reference, right[j].reference), "ngram")
+    for i, j in _same_behaviour(train, evaluation):
+        key = (left[i].id, right[j].id)
+        if key not in pairs:
+            pairs[key] = Pair(*key, jaccard(left[i].prompt, right[j].prompt), jaccard(left[i].reference, right[j].reference), "behaviour")
     return OverlapReport(len(train), len(evaluation), tuple(pairs.values()))
+
+
+def without_overlap(train: Sequence[Problem], report: OverlapReport) -> list[Problem]:
+    """The training problems that give nothing of the evaluation set away."""
+    telling = {pair.first for pair in report.pairs}
+    return [problem for problem in train if problem.id not in telling]
+
+
+def _same_behaviour(train: Sequence[Problem], evaluation: Sequence[Problem]) -> Iterator[tuple[int, int]]:
+    place = {problem.id: i for i, problem in enumerate(train) if problem.source == "builtin"}
+    if not place or not OVERLAP_FILE.exists():
+        return
+    known: dict[str, list[str]] = json.loads(OVERLAP_FILE.read_text(encoding="utf-8"))
+    for j, problem in enumerate(evaluation):
+        yield from ((place[name], j) for name in known.get(problem.id, ()) if name in place)
 
 
 def together(pairs: Iterable[Pair]) -> list[list[str]]:
@@ -242,4 +268,5 @@ def _ordered(pairs: Iterable[Pair | None]) -> list[Pair]:
 
 def _why(pair: Pair) -> str:
     reasons = {"prompt": "the same words", "reference": "the same solution", "both": "alike in words and solution"}
+    reasons["behaviour"] = "its solution passes the other's tests"
     return f"{reasons.get(pair.rule, f'{NGRAM} words in a row')}: prompt {pair.prompt:.2f}, solution {pair.reference:.2f}"
