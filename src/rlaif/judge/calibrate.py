@@ -54,21 +54,22 @@ def _logit(p: np.ndarray) -> np.ndarray:
     return np.log(p / (1 - p))
 
 
-def fit_platt(raw: Sequence[float], correct: Sequence[bool], steps: int = 100) -> Calibration:
-    """Logistic regression on the logit, by Newton's method, with Platt's smoothed targets. The slope is kept at 0 or above."""
+def fit_platt(raw: Sequence[float], correct: Sequence[bool]) -> Calibration:
+    """Logistic regression on the logit with Platt's smoothed targets and a faint pull to the identity. The slope is kept at 0 or above."""
+    from scipy.optimize import minimize
+
     x, labels = _logit(np.asarray(raw, float)), np.asarray(correct, bool)
     positives, negatives = int(labels.sum()), int((~labels).sum())
     target = np.where(labels, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    features = np.stack([x, np.ones_like(x)], 1)
-    weights = np.array([1.0, 0.0])
-    for _ in range(steps):
-        p = 1 / (1 + np.exp(-np.clip(features @ weights, -60, 60)))
-        gradient = features.T @ (p - target) + 1e-3 * (weights - np.array([1.0, 0.0]))
-        hessian = (features * (p * (1 - p))[:, None]).T @ features + 1e-3 * np.eye(2)
-        step = np.linalg.solve(hessian, gradient)
-        weights = weights - np.clip(step, -2, 2)
-        if np.abs(step).max() < 1e-10:
-            break
+    prior = np.array([1.0, 0.0])
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        z = weights[0] * x + weights[1]
+        error = 1 / (1 + np.exp(-np.clip(z, -500, 500))) - target
+        value = np.sum(np.logaddexp(0, z) - target * z) + 5e-4 * np.sum((weights - prior) ** 2)
+        return float(value), np.array([error @ x, error.sum()]) + 1e-3 * (weights - prior)
+
+    weights = minimize(loss, prior, jac=True, method="BFGS").x
     if weights[0] < 0:  # a judge that is worse than chance: say the base rate, do not turn its verdicts round
         rate = float(np.clip(target.mean(), _EPS, 1 - _EPS))
         return Calibration("platt", 0.0, float(np.log(rate / (1 - rate))))
