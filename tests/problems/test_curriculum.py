@@ -28,11 +28,11 @@ def test_a_draw_repeats_nothing_before_everything_came_up(count: int, n: int, ow
 
 def test_weights_by_hand() -> None:
     curriculum = Curriculum(problems(3), 0)
-    # Beta(1, 1): 4 * 1 / (2 * 3) = 2/3, times the bonus
-    assert curriculum.weights() == pytest.approx([2 / 3 * UNSEEN_BONUS] * 3)
+    # Beta(1, 1): 4 * 1 / (2 * 3) = 2/3, squared, times the bonus
+    assert curriculum.weights() == pytest.approx([4 / 9 * UNSEEN_BONUS] * 3)
     curriculum.update("p0", 4, 8)  # Beta(5, 5): 4 * 25 / 110
     curriculum.update("p1", 0, 8)  # Beta(1, 9): 4 * 9 / 110
-    assert curriculum.weights() == pytest.approx([100 / 110, 36 / 110, 2 / 3 * UNSEEN_BONUS])
+    assert curriculum.weights() == pytest.approx([(100 / 110) ** 2, (36 / 110) ** 2, 4 / 9 * UNSEEN_BONUS])
     for _ in range(20):
         curriculum.update("p1", 0, 80)
     assert curriculum.weights()[1] == FLOOR
@@ -45,12 +45,22 @@ def test_prefers_the_uncertain_and_forgets_nobody() -> None:
             curriculum.update(f"p{i}", 0 if i < 10 else 8 if i < 20 else 4, 8)
     drawn = Counter(problem.id for _ in range(400) for problem in curriculum.draw(4))
     groups = [sum(drawn[f"p{i}"] for i in range(start, start + 10)) for start in (0, 10, 20)]
-    assert groups[2] > 3 * max(groups[:2]) and min(groups) > 50, groups
+    assert groups[2] > 3 * max(groups[:2]) and min(groups) > 15, groups
     flat = Curriculum(problems(30), 1, uniform=True)
     for i in range(30):
         flat.update(f"p{i}", 0 if i < 10 else 4, 8)
     even = Counter(problem.id for _ in range(15) for problem in flat.draw(4))
     assert set(even.values()) == {2}, "uniform draws go round"
+
+
+def test_measured_pass_rates_say_where_to_look_first() -> None:
+    measured = {f"p{i}": 0.0 if i < 40 else 0.5 for i in range(50)}
+    drawn = Counter(problem.id for problem in Curriculum(problems(50), 0, measured=measured).draw(8))
+    hopeful = sum(drawn[f"p{i}"] for i in range(40, 50))
+    assert hopeful >= 6, "ten problems of fifty are within reach"
+    curriculum = Curriculum(problems(2), 0, measured={"p0": 0.5})
+    assert curriculum.weights()[0] == pytest.approx((4 * 81 / (18 * 19)) ** 2)  # Beta(9, 9), no bonus: it is no stranger
+    assert curriculum.pass_rate("p0") is None, "measured with another model's policy, not this one's"
 
 
 def test_follows_the_policy_as_it_learns() -> None:
@@ -73,7 +83,7 @@ def test_user_problems_come_up_in_every_draw() -> None:
     assert sum(curriculum.times_drawn[3:]) == 20 * 5
     crowd = Curriculum(problems(30, own=10), 0)
     drawn = Counter(problem.id for _ in range(10) for problem in crowd.draw(4))
-    assert {drawn[f"p{i}"] for i in range(10)} == {4}, "more of them than fit take turns"
+    assert {drawn[f"p{i}"] for i in range(10)} == {2}, "more of them than half the places take turns"
     own_only = Curriculum(problems(10, own=10), 0)
     own_only.update("p0", 4, 8)
     assert own_only.draw(4), "a set of nothing but user problems is an ordinary one"

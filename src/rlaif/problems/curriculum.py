@@ -8,7 +8,7 @@ prior's worth, plus a bonus, so that exploring comes first and estimates follow.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,17 +18,24 @@ from rlaif.types import Problem
 PRIOR_PASS, PRIOR_FAIL = 1.0, 1.0
 DISCOUNT = 0.7
 """Each update multiplies what was known by this: about three updates back, an outcome counts a third."""
-FLOOR = 0.05
+FLOOR = 0.02
 """The least weight, relative to a problem at p = 0.5: nothing is given up, and a solved problem comes back to be kept."""
+SHARPNESS = 2.0
+"""Worth is raised to this: most problems are out of a small model's reach, and many small weights would still add up to most draws."""
 UNSEEN_BONUS = 1.5
+MEASURED_WEIGHT = 16.0
+"""How many outcomes a measured pass rate counts for before anything was tried."""
 STATE_VERSION = 1
 
 
 class Curriculum:
     """Draws problems without repetition within a draw; `update` tells it how they went."""
 
-    def __init__(self, problems: Sequence[Problem], seed: int, *, uniform: bool = False) -> None:
-        """problems: what to draw from, at least one. uniform: draw all alike (each once an epoch), for a control or `--curriculum off`."""
+    def __init__(self, problems: Sequence[Problem], seed: int, *, uniform: bool = False, measured: Mapping[str, float] | None = None) -> None:
+        """problems: what to draw from, at least one. uniform: draw all alike (each once an epoch), for a control or `--no-curriculum`.
+
+        measured: pass rates in [0, 1] that a model of this size was seen to have, by problem id: where to start looking.
+        """
         if not problems:
             raise ValueError("a curriculum needs at least one problem")
         self.problems, self.uniform = list(problems), uniform
@@ -37,6 +44,11 @@ class Curriculum:
             raise ValueError("two problems have the same id")
         count = len(self.problems)
         self.passed, self.failed = np.zeros(count), np.zeros(count)
+        self.known = np.zeros(count, dtype=bool)
+        for i, problem in enumerate(self.problems):
+            if measured and problem.id in measured:
+                self.passed[i], self.failed[i] = MEASURED_WEIGHT * measured[problem.id], MEASURED_WEIGHT * (1 - measured[problem.id])
+                self.known[i] = True
         self.times_drawn = np.zeros(count, dtype=np.int64)
         self.tries, self.successes = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
         self.rng = np.random.default_rng(seed)
@@ -45,8 +57,8 @@ class Curriculum:
     def draw(self, n: int) -> list[Problem]:
         """n problems, all different unless n is more than there are (then every problem comes up before any comes up again).
 
-        The user's own problems (`source == "user"`) come up in every draw, as many as fit, those drawn least first: someone who adds
-        three problems to five hundred must feel them.
+        The user's own problems (`source == "user"`) come up in every draw, in up to half of its places, those drawn least first: someone
+        who adds three problems to five hundred must feel them.
         """
         if n < 1:
             raise ValueError(f"cannot draw {n} problems")
@@ -58,7 +70,7 @@ class Curriculum:
 
     def _draw_once(self, n: int) -> list[int]:
         own = np.flatnonzero(self.user) if not self.user.all() else np.array([], dtype=int)
-        own = self._least_drawn(own, n)
+        own = self._least_drawn(own, max(1, n // 2))
         rest = np.flatnonzero(~np.isin(np.arange(len(self.problems)), own))
         if self.uniform:
             others = self._least_drawn(rest, n - len(own))
@@ -77,8 +89,8 @@ class Curriculum:
         """One positive weight a problem: the posterior mean of p(1-p), scaled so that certain indecision is 1, and the floor."""
         a, b = PRIOR_PASS + self.passed, PRIOR_FAIL + self.failed
         # E[p(1-p)] under Beta(a, b) is ab / ((a+b)(a+b+1)).
-        worth = 4 * a * b / ((a + b) * (a + b + 1))
-        return np.maximum(FLOOR, worth) * np.where(self.tries == 0, UNSEEN_BONUS, 1.0)
+        worth = (4 * a * b / ((a + b) * (a + b + 1))) ** SHARPNESS
+        return np.maximum(FLOOR, worth) * np.where((self.tries == 0) & ~self.known, UNSEEN_BONUS, 1.0)
 
     def update(self, problem_id: str, passed: int, total: int) -> None:
         """`passed` of `total` judged completions passed. A total of 0 (nothing could be judged) says nothing and changes nothing."""
