@@ -108,7 +108,7 @@ class Collector:
             "passed": tests.get("passed", 0),
             "total": tests.get("total", 0),
             "judge": None if judge is None else round(judge, 3),
-            "held": {True: 1, False: 0}.get(row.get("held_out_passed"), 2),
+            "held": 2 if row.get("held_out_passed") is None else int(row["held_out_passed"]),
         }
         for name, value in values.items():
             self.columns[name].append(value)
