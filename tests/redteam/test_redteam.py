@@ -51,7 +51,7 @@ class Battle:
             self.after_s = self.honest_s(box)
             self.same_zygote = box._common.process is zygote and zygote.poll() is None
             self.starts = box._common.starts
-            self.strays = strays(zygote.pid)
+            self.strays = strays(zygote.pid, box._hello["first_uid"])
             self.fresh = box.run(LOWERED, NOTICES)
         self.descriptors_after = len(os.listdir("/proc/self/fd"))
 
@@ -74,8 +74,8 @@ def solve(n): return [n, n * n + 1, str(n) * 2]
 """
 
 
-def strays(zygote: int) -> list[str]:
-    """Processes that a program left: children of the zygote, or anyone under the sandbox's own uids."""
+def strays(zygote: int, first_uid: int) -> list[str]:
+    """Processes that a program left: children of the zygote, or anyone under its uids."""
     out = []
     for folder in glob.glob("/proc/[0-9]*"):
         try:
@@ -84,7 +84,7 @@ def strays(zygote: int) -> list[str]:
             continue
         fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
         uid = int(fields["Uid"].split()[0])
-        if (int(fields["PPid"]) == zygote and fields["Name"].strip() != "bwrap") or 61184 <= uid < 65184:
+        if (int(fields["PPid"]) == zygote and fields["Name"].strip() != "bwrap") or first_uid <= uid < first_uid + 64:
             out.append(f"{folder} {fields['Name']}")
     return out
 

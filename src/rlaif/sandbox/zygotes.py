@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -51,7 +52,7 @@ class Zygote:
             spec = importlib.util.find_spec("numpy")
             site = str(Path(spec.origin).parent.parent) if spec and spec.origin else None
         debug = bool(os.environ.get("RLAIF_SANDBOX_DEBUG"))
-        return {"numpy": self.numpy, "site": site, "without": sorted(self.without), "debug": debug}
+        return {"block": random.SystemRandom().getrandbits(30), "numpy": self.numpy, "site": site, "without": sorted(self.without), "debug": debug}
 
     def _start(self) -> None:
         """Start the process and read its greeting. Call with the lock held. Raises SandboxUnavailable."""

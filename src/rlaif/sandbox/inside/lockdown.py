@@ -28,6 +28,8 @@ MAX_THREADS = 256
 SCRATCH_OPTIONS = "size=16m,nr_inodes=512,mode=700"
 FIRST_UID = 61184
 """Numbers that systemd keeps for short-lived services; nobody owns a file under them."""
+UIDS_EACH, UID_BLOCKS = 64, 67
+"""Each zygote takes a block of its own, or a thread bomb in one would count against another's programs."""
 SHM = "/dev/shm"
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -105,6 +107,7 @@ class Jail:
         self.options = options
         self.off = set(options["without"])
         self.root = os.geteuid() == 0
+        self.first_uid = FIRST_UID + options["block"] % UID_BLOCKS * UIDS_EACH
         self.layers: dict[str, bool] = {"rlimits": True, "session": True}
         self.own_uid = LINUX and self.root and "own_uid" not in self.off and self._can_change_uid()
         self.mounts = LINUX and self.root and "mounts" not in self.off and self._private_mounts()
@@ -186,11 +189,11 @@ class Jail:
         path = f"{self.base}/{slot}"
         os.mkdir(path, 0o700)
         if self.own_uid:
-            os.chown(path, FIRST_UID + slot, FIRST_UID)
+            os.chown(path, self.first_uid + slot % UIDS_EACH, FIRST_UID)
         return path
 
     def _fresh(self, slot: int, path: str) -> bool:
-        owner = FIRST_UID + slot if self.own_uid else 0
+        owner = self.first_uid + slot % UIDS_EACH if self.own_uid else 0
         return _mount("scratch", path, "tmpfs", MS_NOSUID_NODEV_NOEXEC, f"{SCRATCH_OPTIONS},uid={owner},gid={FIRST_UID if self.own_uid else 0}")
 
     def before(self, slot: int) -> None:
@@ -263,7 +266,7 @@ class Jail:
         setrlimit(resource.RLIMIT_FSIZE, (fsize, fsize))
         setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
         if self.own_uid:
-            uid = FIRST_UID + slot
+            uid = self.first_uid + slot % UIDS_EACH
             os.setresuid(uid, uid, uid)
         elif not self.root:
             self._limit_threads()

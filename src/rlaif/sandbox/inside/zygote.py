@@ -272,6 +272,7 @@ def main(argument: str) -> None:
     gc.collect()
     gc.disable()
     gc.freeze()
-    hello = json.dumps({"layers": zygote.jail.layers, "python": sys.version.split()[0], "numpy": "numpy" in sys.modules, "notes": notes}).encode()
+    said = {"layers": zygote.jail.layers, "python": sys.version.split()[0], "numpy": "numpy" in sys.modules, "notes": notes}
+    hello = json.dumps(said | {"first_uid": zygote.jail.first_uid}).encode()
     control.sendall(len(hello).to_bytes(4, "little") + hello)
     zygote.run()
