@@ -122,6 +122,6 @@ def _key(test: TestCase) -> tuple[str, str]:
 
 
 def _run(sandbox: Runner, programs: list[tuple[Problem, str]]):
-    from rlaif.sandbox import Job
+    from rlaif.sandbox.box import Job
 
     return sandbox.run_many(Job(problem, code, ("graded", "held_out")) for problem, code in programs)

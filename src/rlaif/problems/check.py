@@ -12,7 +12,7 @@ from rlaif.problems.mutate import mutants
 from rlaif.types import Problem, TestReport, TestResult
 
 if TYPE_CHECKING:
-    from rlaif.sandbox import Job
+    from rlaif.sandbox.box import Job
 
 FEWEST_MUTANTS = 3
 """A reference with fewer mutants than this that are sure to end also gets those that may hang."""
@@ -113,7 +113,7 @@ def _difference(result: TestResult) -> str:
 
 
 def _run(sandbox: Runner, programs: Iterable[tuple[Problem, str]]) -> Iterator[TestReport]:
-    from rlaif.sandbox import Job
+    from rlaif.sandbox.box import Job
 
     return sandbox.run_many(Job(problem, code, ("shown", "graded", "held_out")) for problem, code in programs)
 

@@ -108,7 +108,8 @@ def from_livecodebench(row: Row, split: Split) -> Problem:
     name = metadata.get("func_name") if isinstance(metadata, dict) else None
     entry_point, call = _entry(starter, str(name)) if name else (None, "")
     tests: list[TestCase] = []
-    for role, cases in (("shown", public), ("graded", private)):
+    parts: tuple[tuple[Role, list[Any]], ...] = (("shown", public), ("graded", private))
+    for role, cases in parts:
         tests += [_livecodebench_test(row, case, role, call) for case in cases]
     tests = [test for test in tests if len(test.input) <= LONGEST_TEST and len(test.expected) <= LONGEST_TEST]
     if not tests:

@@ -84,7 +84,7 @@ def load_named(name: str, split: Split | None = None) -> list[Problem]:
     """
     key = _key(name)
     source = SOURCES[key]
-    wanted = {ours: theirs for ours, theirs in source.splits.items() if split in (None, ours)} or source.splits
+    wanted: dict[Split, str] = {ours: theirs for ours, theirs in source.splits.items() if split in (None, ours)} or source.splits
     problems: list[Problem] = []
     for ours, theirs in wanted.items():
         rows = _fetch(key, source, theirs)

@@ -187,7 +187,7 @@ class _Anonymous(ast.NodeTransformer):
     def generic_visit(self, node: ast.AST) -> ast.AST:
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef():
-                node.name, node.returns, node.type_params = self._name(node.name), None, []
+                node.name, node.returns = self._name(node.name), None
             case ast.ClassDef():
                 node.name = self._name(node.name)
             case ast.arg():

@@ -12,10 +12,11 @@ import copy
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from rlaif.problems import pysource
 
-Edit = tuple[str, int, Callable[[ast.AST], ast.AST | None]]
+Edit = tuple[str, int, Callable[[Any], ast.AST | None]]
 """(kind, index of the node in ast.walk order, what becomes of the node; None removes the statement)."""
 
 _COMPARE: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
@@ -85,7 +86,8 @@ def _apply(tree: ast.Module, edit: Edit) -> str | None:
     _, index, change = edit
     changed = copy.deepcopy(tree)
     target = next(node for i, node in enumerate(ast.walk(changed)) if i == index)
-    text = ast.unparse(ast.fix_missing_locations(_Replace(target, change(target)).visit(changed)))
+    _Replace(target, change(target)).visit(changed)
+    text = ast.unparse(ast.fix_missing_locations(changed))
     return text if pysource.parses(text) else None  # for example a `nonlocal` whose assignment is gone
 
 
@@ -138,7 +140,7 @@ def _edits(tree: ast.Module, spared: set[int]) -> Iterator[Edit]:
             yield kind, index, change
 
 
-def _changes(node: ast.AST) -> Iterator[tuple[str, Callable[[ast.AST], ast.AST | None]]]:
+def _changes(node: ast.AST) -> Iterator[tuple[str, Callable[[Any], ast.AST | None]]]:
     match node:
         case ast.Compare(ops=ops):
             for place, op in enumerate(ops):

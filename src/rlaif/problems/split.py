@@ -89,7 +89,7 @@ if __name__ == "__main__":
     from rlaif.config import SandboxConfig
     from rlaif.problems.check import stand_ins
     from rlaif.problems.load import load_problems
-    from rlaif.sandbox import Sandbox
+    from rlaif.sandbox.box import Sandbox
 
     everything = load_problems("builtin")
     if "--find-alike" in sys.argv:  # minutes
