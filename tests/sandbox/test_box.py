@@ -31,6 +31,7 @@ def problem(*tests: tuple[str, str] | str, entry: str | None = "f", form: str = 
 
 
 ONE = problem(("f(1)", "2"), ("f(2)", "3"))
+SAY = "import os, struct\ndef say(n, kind=2):\n    b = b'{\"v\":2}'\n    os.write(3, struct.pack('<IIB', len(b), n, kind) + b)\n"
 RIGHT = "def f(x):\n    return x + 1\n"
 
 
@@ -50,6 +51,9 @@ RIGHT = "def f(x):\n    return x + 1\n"
         ("import ctypes\ndef f(x): ctypes.string_at(0)", "scored", "crash", 0),
         ("def f(x): return 'x' * 10**7", "scored", "too_large", 0),
         ("def f(x):\n    if x == 2: raise ValueError('no')\n    return 2", "scored", None, 1),
+        (SAY + "def f(x):\n    say(5)\n    return x + 1", "policy_failure", "tampering", 0),
+        (SAY + "say(0)\ndef f(x): return x + 1", "policy_failure", "tampering", 0),
+        (SAY + "def f(x):\n    if x == 2: say(0, 3)\n    return x + 1", "policy_failure", "tampering", 0),
         ("import os\ndef f(x):\n    os.write(3, b'y' * 50)\n    return 2", "policy_failure", "tampering", 0),
     ],
 )
