@@ -83,7 +83,9 @@ def test_user_problems_come_up_in_every_draw() -> None:
     assert sum(curriculum.times_drawn[3:]) == 20 * 5
     crowd = Curriculum(problems(30, own=10), 0)
     drawn = Counter(problem.id for _ in range(10) for problem in crowd.draw(4))
-    assert sum(drawn[f"p{i}"] for i in range(10)) >= 20 and min(drawn[f"p{i}"] for i in range(10)) >= 2, "more of them than half the places take turns"
+    assert sum(drawn[f"p{i}"] for i in range(10)) >= 20 and min(drawn[f"p{i}"] for i in range(10)) >= 2, (
+        "more of them than half the places take turns"
+    )
     own_only = Curriculum(problems(10, own=10), 0)
     own_only.update("p0", 4, 8)
     assert own_only.draw(4), "a set of nothing but user problems is an ordinary one"
