@@ -69,7 +69,7 @@ class Zygote:
             with theirs, tempfile.TemporaryFile() as errors:
                 self.process = subprocess.Popen(
                     command,
-                    stdin=theirs,
+                    stdin=theirs.fileno(),
                     stdout=errors,
                     stderr=None if os.environ.get("RLAIF_SANDBOX_DEBUG") else errors,
                     env=ENVIRONMENT,

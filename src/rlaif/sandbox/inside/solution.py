@@ -201,7 +201,7 @@ class Server:
 _channel = BlockingChannel(-1)
 _server = Server(_channel)
 _raw = CappedText()
-_text = io.TextIOWrapper(_raw, encoding="utf-8", errors="replace", write_through=False)
+_text = io.TextIOWrapper(_raw, encoding="utf-8", errors="replace", write_through=False)  # type: ignore[arg-type]
 
 
 def warm_up() -> None:

@@ -7,7 +7,7 @@ answers with the wait status and the CPU time. When P hangs up, every child dies
 
 from __future__ import annotations
 
-import _signal
+import _signal  # pyright: ignore[reportMissingImports]
 import array
 import contextlib
 import fcntl
