@@ -109,7 +109,7 @@ class Sandbox:
             loaded = yield from child.ask(protocol.ASK, {"preamble": preamble, "code": code, "entry": None})
             if "ok" not in loaded:
                 return TestResult(test, False, None, str(loaded.get("text", ""))[: protocol.MAX_TEXT])
-            reply = yield from child.ask(protocol.ASK, {"op": "repr", "x": test.input})
+            reply = yield from child.ask(protocol.ASK, {"op": "show", "x": test.input})
             if "v" in reply and type(reply["v"]) is str:
                 return TestResult(test, True, reply["v"][: protocol.MAX_TEXT])
             return TestResult(test, False, None, str((reply.get("e") or ["", "no answer"])[-1])[: protocol.MAX_TEXT])

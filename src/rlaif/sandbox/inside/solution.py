@@ -158,7 +158,7 @@ class Server:
         op = request["op"]
         if op == "eval":
             return {"v": codec.encode(self._evaluate(request["x"]), self._handle)}
-        if op == "repr":
+        if op == "show":
             return {"v": repr(self._evaluate(request["x"]))[:MAX_TEXT]}
         raw = request.get("a", [])
         args = [codec.decode(arg, self._resolve) for arg in raw]
