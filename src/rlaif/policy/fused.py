@@ -172,9 +172,14 @@ class FusedDecoder:
         self.repeats = w.heads // w.kv_heads
         layers = len(w.layers)
         self.prompt_slots = 2 * -(-rows // group_size)  # groups thin out before they leave, so there are more of them than full ones
+
         # zeros, not empty: a masked score times a NaN from old memory would still be NaN. Pages are paid for only when rows get there
-        self.prompt_kv = [torch.zeros(self.prompt_slots, 2, w.kv_heads, prompt_tokens, w.size, device=self.device) for _ in range(layers)]
-        self.own_kv = [torch.zeros(rows, 2, w.kv_heads, new_tokens, w.size, device=self.device) for _ in range(layers)]
+        # keys and values apart: [slots, heads, tokens, size] cut to any length can be seen as [slots * heads, ...] without a copy
+        def allocate(slots: int, tokens: int) -> list[tuple[Tensor, Tensor]]:
+            shape = (slots, w.kv_heads, tokens, w.size)
+            return [(torch.zeros(shape, device=self.device), torch.zeros(shape, device=self.device)) for _ in range(layers)]
+
+        self.prompt_kv, self.own_kv = allocate(self.prompt_slots, prompt_tokens), allocate(rows, new_tokens)
         self.parents: list[int] = []  # of each row in use: its prompt's slot
         self.prompt_lengths: list[int] = []  # of each prompt slot in use
         self.own_lengths: list[int] = []
@@ -202,8 +207,8 @@ class FusedDecoder:
         def attend(index: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             """Causal; padding stands on the right, where no real query looks."""
             q, k, v = (x.unflatten(0, (P, S)).transpose(1, 2) for x in (q, k, v))
-            store = self.prompt_kv[index]
-            store[first : first + P, 0, :, :S], store[first : first + P, 1, :, :S] = k, v
+            for store, new in zip(self.prompt_kv[index], (k, v), strict=True):
+                store[first : first + P, :, :S] = new
             q, k, v = (x.to(w.dtype) for x in (q, k.repeat_interleave(self.repeats, 1), v.repeat_interleave(self.repeats, 1)))
             out = scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
             return out.transpose(1, 2).reshape(P * S, -1)
@@ -259,19 +264,19 @@ class FusedDecoder:
             bias = torch.zeros(R, T, device=self.device).masked_fill_(unseen_RT, -torch.inf)[:, None].repeat_interleave(h, 0)
 
         def attend(index: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            own, prompt = self.own_kv[index], self.prompt_kv[index][:P]
-            own[row_R, :, :, length_R] = torch.stack([k, v.float()], dim=1)
+            own = self.own_kv[index]
+            own[0][row_R, :, length_R], own[1][row_R, :, length_R] = k, v.float()
             # prompts: the rows of a group are query positions of one product over the prompt's keys
             q_grid = (q if plan["grid"] is None else q[plan["grid"]]).view(P, width, h, self.repeats, D)
             q_grid = q_grid.transpose(1, 2).reshape(P * h, width * self.repeats, D)
-            keys, values = prompt[:, 0, :, : plan["longest"]].flatten(0, 1), prompt[:, 1, :, : plan["longest"]].flatten(0, 1)
+            keys, values = (x[:P, :, : plan["longest"]].flatten(0, 1) for x in self.prompt_kv[index])
             scores = _scores(q_grid, keys, plan["bias"])
             lse = scores.logsumexp(-1, keepdim=True)
             seen = torch.cat([torch.bmm(scores.softmax(-1), values), lse], dim=-1)
             seen = seen.view(P, h, width, self.repeats, D + 1).transpose(1, 2).reshape(P * width, h, self.repeats, D + 1)
             seen = (seen if plan["cell_R"] is None else seen[plan["cell_R"]]).flatten(0, 1)
             # own tokens, with the prompt as one more column
-            keys, values = own[:R, 0, :, :T].flatten(0, 1), own[:R, 1, :, :T].flatten(0, 1)
+            keys, values = (x[:R, :, :T].flatten(0, 1) for x in own)
             scores = _scores(q.reshape(R * h, self.repeats, D), keys, bias)
             weight = torch.cat([seen[..., D:], scores], dim=-1).softmax(-1)
             mixed = torch.bmm(weight[..., 1:], values).addcmul_(weight[..., :1], seen[..., :D])
@@ -283,8 +288,9 @@ class FusedDecoder:
 
     def move(self, sources: list[int], targets: list[int], left: int) -> None:
         if sources:
-            for own in self.own_kv:
-                own[targets] = own[sources]
+            for pair in self.own_kv:
+                for own in pair:
+                    own[targets] = own[sources]
             for source, target in zip(sources, targets, strict=True):
                 self.own_lengths[target], self.parents[target] = self.own_lengths[source], self.parents[source]
         del self.own_lengths[left:], self.parents[left:]
@@ -299,8 +305,9 @@ class FusedDecoder:
                 continue
             last = len(self.prompt_lengths) - 1
             if slot != last:
-                for prompt in self.prompt_kv:
-                    prompt[slot] = prompt[last]
+                for pair in self.prompt_kv:
+                    for prompt in pair:
+                        prompt[slot] = prompt[last]
                 self.prompt_lengths[slot] = self.prompt_lengths[last]
                 self.parents = [slot if parent == last else parent for parent in self.parents]
             self.prompt_lengths.pop()
