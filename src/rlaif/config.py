@@ -76,6 +76,10 @@ class JudgeConfig(Settings):
     """An SQLite file of judgements already paid for; none: inside the run directory."""
     batch_size: int = Field(16, ge=1)
     """local: items scored in one forward pass."""
+    ensemble: tuple[Path, ...] = ()
+    """TOML files, each with one more judge's settings: all judge, and `ensemble_rule` pools them."""
+    ensemble_rule: Literal["worst", "mean_minus_spread"] = "worst"
+    """worst: the lowest score; mean_minus_spread: the mean less one standard deviation."""
 
 
 class TrainConfig(Settings):

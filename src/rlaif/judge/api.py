@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 
 from rlaif.config import JudgeConfig
@@ -56,8 +55,8 @@ class ApiJudge:
         ledger = self.cache.usage()
         self.budget = Budget(config, Usage(sum(row["prompt_tokens"] for row in ledger), sum(row["completion_tokens"] for row in ledger), len(ledger)))
         self._attempt = threading.local()
-        limits = httpx.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency)
-        self._http = httpx.Client(limits=limits, timeout=config.timeout_s, event_hooks={"request": [self._before], "response": [self._after]})
+        # The client library's own HTTP client: which library that is changed with its major version.
+        self._http = openai.DefaultHttpxClient(event_hooks={"request": [self._before], "response": [self._after]})
         self._client = openai.OpenAI(
             api_key=_api_key(config), base_url=config.base_url, max_retries=retries, timeout=config.timeout_s, http_client=self._http
         )
@@ -195,7 +194,7 @@ class ApiJudge:
 
     # Money: one reservation for each attempt that really goes out, the client's own retries included -----------------------------------
 
-    def _before(self, request: httpx.Request) -> None:
+    def _before(self, request: Any) -> None:
         if not request.url.path.endswith("/chat/completions"):
             return
         self._settle("retried", None)
@@ -207,7 +206,7 @@ class ApiJudge:
         self._attempt.held = self._attempt.worst
         self._attempt.status = None
 
-    def _after(self, response: httpx.Response) -> None:
+    def _after(self, response: Any) -> None:
         self._attempt.status = response.status_code
 
     def _settle(self, outcome: str, used: tuple[int, int] | None) -> None:
@@ -219,7 +218,7 @@ class ApiJudge:
         refused = self._attempt.status is not None and self._attempt.status >= 400
         booked = used if used is not None else (0, 0) if refused else held
         self.budget.settle(held, booked)
-        self.cache.record(*booked, outcome, estimated=used is None and not refused)
+        self.cache.record(booked[0], booked[1], outcome, estimated=used is None and not refused)
 
 
 def _api_key(config: JudgeConfig) -> str:

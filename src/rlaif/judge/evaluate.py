@@ -13,7 +13,7 @@ from rlaif.judge.protocol import Judge, JudgeItem
 _CHUNK = 256
 
 
-def evaluate_judge(judge: Judge, items: Iterable[Labelled]) -> dict[str, dict[str, float]]:
+def evaluate_judge(judge: Judge, items: Iterable[Labelled]) -> dict[str, dict[str, Any]]:
     """{"all": figures, "easy": ..., "kind:mutant": ...}. Items are streamed; those without a score are counted as `unanswered`."""
     scored: list[tuple[float, Labelled]] = []
     unanswered: list[Labelled] = []
@@ -25,7 +25,7 @@ def evaluate_judge(judge: Judge, items: Iterable[Labelled]) -> dict[str, dict[st
             else:
                 scored.append((report.score, item))
 
-    def part(keep: Callable[[Labelled], bool]) -> dict[str, float]:
+    def part(keep: Callable[[Labelled], bool]) -> dict[str, Any]:
         return figures([row for row in scored if keep(row[1])]) | {"unanswered": sum(map(keep, unanswered))}
 
     found = {"all": part(lambda item: True)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlaif.config import JudgeConfig
+from rlaif.config import JudgeConfig, load_toml, parse_settings
 from rlaif.errors import UsageError
 from rlaif.judge.constitution import load_constitution
 from rlaif.judge.protocol import Judge
@@ -18,6 +18,13 @@ def make_judge(config: JudgeConfig, *, policy: Any = None, cache_dir: Path | Non
     answers when the settings name no file. secret: the run's key for delimiters; a fresh one without it.
     Raises JudgeUnavailable (no such model, no server named) and UsageError (a setting that is missing or wrong).
     """
+    if config.ensemble:
+        from rlaif.judge.ensemble import EnsembleJudge
+
+        alone = config.model_copy(update={"ensemble": ()})
+        all_settings = [alone, *(parse_settings(JudgeConfig, load_toml(path), str(path)) for path in config.ensemble)]
+        made = (make_judge(settings, policy=policy, cache_dir=cache_dir, secret=secret) for settings in all_settings)
+        return EnsembleJudge([judge for judge in made if judge is not None], config.ensemble_rule)
     constitution = load_constitution(config.constitution)
     match config.kind:
         case "none":

@@ -60,10 +60,18 @@ def from_row(row: Any, path: Path, line: int) -> Labelled:
         )
     except (TypeError, KeyError, AttributeError) as error:
         raise ProblemFileError(path, line, "tests", f"{type(error).__name__}: {error}") from None
-    texts = {key: row[key] for key in ("signature", "preamble", "topic") if isinstance(row.get(key), str)}
-    optional = {key: row.get(key) for key in ("entry_point", "reference") if row.get(key) is None or isinstance(row.get(key), str)}
-    difficulty = row.get("difficulty") if row.get("difficulty") in ("easy", "medium", "hard") else "easy"
-    problem = Problem(str(row.get("id") or row["prompt"]), row["prompt"], tests, difficulty=difficulty, **texts, **optional)
+    entry_point, reference, difficulty = row.get("entry_point"), row.get("reference"), row.get("difficulty")
+    problem = Problem(
+        str(row.get("id") or row["prompt"]),
+        row["prompt"],
+        tests,
+        entry_point if isinstance(entry_point, str) else None,
+        str(row.get("signature") or ""),
+        str(row.get("preamble") or ""),
+        reference if isinstance(reference, str) else None,
+        difficulty if difficulty in ("easy", "medium", "hard") else "easy",
+        str(row.get("topic") or "general"),
+    )
     return Labelled(problem, row["solution"], float(label), str(row.get("principle", BELIEF)), str(row.get("kind", "sample")))
 
 

@@ -46,7 +46,7 @@ class JudgeTrainConfig(Settings):
     """Folder for the adapter, its calibration and its card."""
     rank: int = Field(16, ge=1)
     """LoRA rank, on every linear layer."""
-    alpha: float = Field(32.0, gt=0)
+    alpha: int = Field(32, ge=1)
     learning_rate: float = Field(4e-4, gt=0)
     epochs: int = Field(3, ge=1)
     groups_per_step: int = Field(16, ge=1)

@@ -35,7 +35,8 @@ class RewardEngine:
         *,
         efficiency: bool = True,
     ) -> None:
-        self.sandbox, self.judge, self.mode, self.quality_hook = sandbox, judge, mode, quality_hook
+        self.sandbox, self.judge, self.quality_hook = sandbox, judge, quality_hook
+        self.mode: FeedbackMode = mode
         self.meter = EfficiencyMeter(sandbox) if efficiency and sandbox is not None else None
 
     def score(self, problems: Sequence[Problem], codes: Sequence[str]) -> list[Feedback]:
