@@ -1,7 +1,7 @@
 """Evaluate the trained model (the latest run), or talk to it.
 
-    python evaluate.py                   share of held-out problems solved, with its interval
-    python evaluate.py --interactive     type a task, see the code, run a test, hear the judge
+python evaluate.py                   share of held-out problems solved, with its interval
+python evaluate.py --interactive     type a task, see the code, run a test, hear the judge
 """
 
 import sys

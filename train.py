@@ -1,8 +1,8 @@
 """Learn RLAIF by running it.
 
-    python train.py                  what AI feedback says about good and bad code (no training)
-    python train.py --episodes 20    train the model, and say what changed
-    python train.py --help           every setting
+python train.py                  what AI feedback says about good and bad code (no training)
+python train.py --episodes 20    train the model, and say what changed
+python train.py --help           every setting
 """
 
 import sys

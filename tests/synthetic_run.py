@@ -19,7 +19,7 @@ _TASKS = [
         "strings",
         "easy",
         "def count_vowels(text):\n    return sum(char in 'aeiou' for char in text.lower())\n",
-        "def count_vowels(text):\n    vowels = 'aeiou'\n    count = 0\n    for char in text:\n        if char in vowels:\n            count += 1\n    return count\n",
+        "def count_vowels(text):\n    vowels = 'aeiou'\n    count = 0\n    for char in text:\n        if char in vowels:\n            count += 1\n    return count\n",  # noqa: E501
         [
             ("count_vowels('hello')", "2", None),
             ("count_vowels('AEIOU')", "5", "0"),
@@ -45,7 +45,7 @@ _TASKS = [
         "Say whether the round, square and curly brackets of a text are balanced.",
         "stacks",
         "medium",
-        "def is_balanced(text):\n    stack = []\n    pairs = {')': '(', ']': '[', '}': '{'}\n    for char in text:\n        if char in pairs.values():\n            stack.append(char)\n"
+        "def is_balanced(text):\n    stack = []\n    pairs = {')': '(', ']': '[', '}': '{'}\n    for char in text:\n        if char in pairs.values():\n            stack.append(char)\n"  # noqa: E501
         "        elif char in pairs and (not stack or stack.pop() != pairs[char]):\n            return False\n    return not stack\n",
         "def is_balanced(text):\n    return text.count('(') == text.count(')')\n",
         [("is_balanced('(a[b]{c})')", "True", None), ("is_balanced('([)]')", "False", "True"), ("is_balanced(')(')", "False", "True")],
@@ -73,7 +73,7 @@ _TASKS = [
         "Flatten a nested list of any depth.",
         "recursion",
         "hard",
-        "def flatten(items):\n    flat = []\n    for item in items:\n        flat.extend(flatten(item) if isinstance(item, list) else [item])\n    return flat\n",
+        "def flatten(items):\n    flat = []\n    for item in items:\n        flat.extend(flatten(item) if isinstance(item, list) else [item])\n    return flat\n",  # noqa: E501
         "def flatten(items):\n    return [x for item in items for x in item]\n",
         [("flatten([1, [2, [3]]])", "[1, 2, 3]", "TypeError: 'int' object is not iterable"), ("flatten([])", "[]", None)],
     ),

@@ -19,4 +19,5 @@ def problems_from_rows(rows: Sequence[dict[str, Any]], *, path: object = "proble
 
 def problem_from_call(prompt: str, test_input: str, expected_output: str) -> Problem:
     """A task graded by one call. Raises ProblemFileError if the call or the value cannot be read."""
-    return problem_from_dict({"prompt": prompt, "test_input": test_input, "expected_output": expected_output}, path="this problem", line=None, source="user")
+    row = {"prompt": prompt, "test_input": test_input, "expected_output": expected_output}
+    return problem_from_dict(row, path="this problem", line=None, source="user")

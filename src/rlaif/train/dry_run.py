@@ -42,7 +42,8 @@ def describe(config: TrainConfig, problems: ProblemSets, sandbox: Sandbox, conso
     console.message(f"Dry run of {config.episodes} episodes of {config.algo.upper()} with {config.model}: nothing is trained.")
     console.message(f"  problems: {len(problems.train)} to train on, {len(problems.held_out)} held out")
     console.message(
-        f"  samples:  {samples} ({config.episodes} episodes × {config.batch_size} problems × {config.group_size} answers); at most {calls} judge calls"
+        f"  samples:  {samples} ({config.episodes} episodes × {config.batch_size} problems × {config.group_size} answers); "
+        f"at most {calls} judge calls"
     )
     console.message(f"  memory:   about {facts['memory_bytes_estimate'] / 2**30:.1f} GiB; sandbox grade {sandbox.grade}")
     return facts

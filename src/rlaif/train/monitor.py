@@ -77,7 +77,10 @@ class Monitor:
         # Three conditions, each needed: the judge rises, the gap to the tests rises, and the rise is large enough to matter.
         rise = up.slope * (len(time) - 1)
         if up.pvalue < 0.01 and apart.pvalue < 0.01 and rise > 0.1 and np.polyfit(time, tests, 1)[0] < up.slope / 3:
-            text = f"The judge's score rose by {rise:.2f} over {len(time)} episodes while the held-out pass rate did not: the policy may be pleasing the judge."
+            text = (
+                f"The judge's score rose by {rise:.2f} over {len(time)} episodes while the held-out pass rate did not: "
+                "the policy may be pleasing the judge."
+            )
             return [Alarm(episode, "over_optimisation", text, True, self.best_episode())]
         return []
 
