@@ -22,7 +22,17 @@ from rlaif.runs.metrics import METRICS, describe, format_value
 CHUNK = 200
 """Rollouts in one data block: what the page parses to show one of them."""
 SCRIPTS = ("highlight.js", "charts.js", "detail.js", "compare.js", "browser.js", "main.js")
-CHARTS = ("reward_mean", "pass_rate", "approx_kl", "entropy", "completion_tokens_mean", "judge_agreement", "skipped_group_share", "tokens_per_s")
+CHARTS = (
+    "reward_mean",
+    "pass_rate",
+    "approx_kl",
+    "ref_kl",
+    "entropy",
+    "completion_tokens_mean",
+    "judge_agreement",
+    "skipped_group_share",
+    "tokens_per_s",
+)
 """Shown at once, the reward bands among them; every other figure is a click away."""
 _TREND = ("approx_kl", "ref_kl", "entropy")
 _TIMES = ("sample_s", "feedback_s", "update_s", "eval_s", "save_s")
