@@ -293,7 +293,7 @@ def _keep_reachable(tree: ast.Module, entry_point: str) -> None:
                 isinstance(child, ast.Attribute | ast.Subscript) and isinstance(child.ctx, ast.Store) and root_name(child) == name
                 for child in ast.walk(node)
             )
-            if index not in kept and touches and True:
+            if index not in kept and touches and not _is_label(node, tree):
                 kept.add(index)
                 pending |= set(loads_in(node)) - reached
     tree.body = [node for index, node in enumerate(body) if index in kept or (isinstance(node, ast.ImportFrom) and node.names[0].name == "*")]
