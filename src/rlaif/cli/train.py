@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +12,9 @@ from rlaif.config import TrainConfig
 from rlaif.runs import Console
 
 if TYPE_CHECKING:
+    from rlaif.report import ReportWriter
     from rlaif.train.loop import TrainResult
     from rlaif.train.setup import Hooks
-
-REPORT_EVERY_S = 20.0
-"""The report is rebuilt at most this often while the run goes on."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -47,21 +44,36 @@ def run_training(config: TrainConfig, hooks: Hooks | None = None, console: Conso
 
 
 class _Reporter:
-    """Rebuilds report.html, not more often than every `REPORT_EVERY_S`. A report that cannot be written never ends a run."""
+    """Keeps report.html up to date while the run goes on; a report that cannot be written is said once and never ends a run."""
 
     def __init__(self, console: Console) -> None:
-        self.console, self.last = console, float("-inf")
+        self.console = console
+        self.writer: ReportWriter | None = None
+        self.complained = False
 
     def __call__(self, folder: Path) -> None:
-        if time.monotonic() - self.last >= REPORT_EVERY_S:
-            self.build(folder)
-            self.last = time.monotonic()
+        self._say(self._writer(folder).update())
 
     def build(self, folder: Path) -> Path | None:
-        from rlaif.report import build_report
+        """The last word, whatever it costs."""
+        from rlaif.errors import RlaifError
 
         try:
-            return build_report(folder)
-        except OSError as error:
-            self.console.warning(f"The report could not be written: {error}")
+            self._writer(folder).write()
+        except (OSError, RlaifError) as error:
+            self._say(f"The report could not be written: {error}")
             return None
+        return self._writer(folder).path
+
+    def _writer(self, folder: Path) -> ReportWriter:
+        from rlaif.report import ReportWriter
+        from rlaif.runs import RunDir
+
+        if self.writer is None:
+            self.writer = ReportWriter(RunDir.open(folder))
+        return self.writer
+
+    def _say(self, problem: str | None) -> None:
+        if problem and not self.complained:
+            self.complained = True
+            self.console.warning(problem)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,9 @@ class RewardEngine:
     """Scores programs. `sandbox` may be None in mode `ai`, `judge` may be None where tests grade everything.
 
     quality_hook: code -> quality in [0, 1], in place of our static quality (the learner's own). efficiency=False leaves timing out.
+    watch_share: None, and the judge reads every program that ran and orders those that fail. A share in [0, 1], and of those that fail it
+    reads only that many, for the monitor: no failing program's reward depends on it. In training most programs fail, and a judge's time is
+    better spent where its word counts.
     """
 
     def __init__(
@@ -34,7 +39,9 @@ class RewardEngine:
         quality_hook: Callable[[str], float] | None = None,
         *,
         efficiency: bool = True,
+        watch_share: float | None = None,
     ) -> None:
+        self.watch_share = watch_share
         self.sandbox, self.judge, self.quality_hook = sandbox, judge, quality_hook
         self.mode: FeedbackMode = mode
         self.meter = EfficiencyMeter(sandbox) if efficiency and sandbox is not None else None
@@ -48,7 +55,14 @@ class RewardEngine:
             quality = linted.result()
         judged = self._judged(pairs, tests)
         timed = self._efficiency(pairs, tests)
-        return [combine(pairs[i][0], tests[i], judged[i], quality[i], timed[i], self.mode) for i in range(len(pairs))]
+        return [self._combined(pairs[i][0], tests[i], judged[i], quality[i], timed[i]) for i in range(len(pairs))]
+
+    def _combined(
+        self, problem: Problem, tests: TestReport | None, judged: JudgeReport | None, quality: QualityReport | None, efficiency: float | None
+    ) -> Feedback:
+        if self.watch_share is None or self.mode != "hybrid" or tests is None or tests.all_passed:
+            return combine(problem, tests, judged, quality, efficiency, self.mode)
+        return replace(combine(problem, tests, None, quality, efficiency, self.mode), judge=judged)
 
     def score_stream(self, pairs: Iterable[tuple[Problem, str]]) -> Iterator[Feedback]:
         """Feedback for any number of (problem, code), in order and in constant memory."""
@@ -57,9 +71,11 @@ class RewardEngine:
             yield from self.score([problem for problem, _ in chunk], [code for _, code in chunk])
 
     def _quality(self, codes: Sequence[str]) -> list[QualityReport]:
+        reports = quality_reports(codes)
         if self.quality_hook is None:
-            return quality_reports(codes)
-        return [QualityReport(min(1.0, max(0.0, float(self.quality_hook(code))))) for code in codes]
+            return reports
+        hook = self.quality_hook
+        return [replace(report, score=min(1.0, max(0.0, float(hook(code))))) for code, report in zip(codes, reports, strict=True)]
 
     def _tests(self, pairs: list[tuple[Problem, str]]) -> list[TestReport | None]:
         """Reports of the graded tests; None where there are none to run, or the mode runs none."""
@@ -92,10 +108,18 @@ class RewardEngine:
         reports: list[JudgeReport | None] = [None] * len(pairs)
         if self.judge is None or self.mode == "execution":
             return reports
-        wanted = [index for index, report in enumerate(tests) if report is None or report.outcome == "scored"]
+        wanted = [
+            index for index, report in enumerate(tests) if report is None or (report.outcome == "scored" and self._read(report, pairs[index][1]))
+        ]
         for index, report in zip(wanted, self.judge.score([JudgeItem(*pairs[index]) for index in wanted]), strict=True):
             reports[index] = report
         return reports
+
+    def _read(self, report: TestReport, code: str) -> bool:
+        """Whether the judge reads this program. Which failing ones are watched depends on the code alone, so that a resumed run picks the same."""
+        if self.watch_share is None or self.mode != "hybrid" or report.all_passed:
+            return True
+        return zlib.crc32(code.encode("utf-8", "surrogatepass")) / 2**32 < self.watch_share
 
 
 def _workers(sandbox: Any) -> int:

@@ -28,12 +28,20 @@ _COMPLEXITY_FREE, _COMPLEXITY_COST = 10, 0.05
 _TIMEOUT_S = 60.0
 
 
+_recent: dict[str, QualityReport] = {}
+"""The last programs linted: the learner's `_evaluate_code_quality` asks again, one by one, for what its batch was just asked."""
+_RECENT = 4096
+
+
 def quality_reports(codes: Sequence[str]) -> list[QualityReport]:
     """One report per program, in order. Code that does not parse scores 0. Raises EnvironmentFailure if ruff cannot be run."""
-    unique = list(dict.fromkeys(codes))
-    findings = _ruff(unique)
-    reports = {code: _report(code, findings[index]) for index, code in enumerate(unique)}
-    return [reports[code] for code in codes]
+    known = {code: _recent[code] for code in codes if code in _recent}
+    fresh = [code for code in dict.fromkeys(codes) if code not in known]
+    known |= {code: _report(code, found) for code, found in zip(fresh, _ruff(fresh) if fresh else [], strict=True)}
+    _recent.update((code, known[code]) for code in fresh)
+    for old in list(_recent)[: max(0, len(_recent) - _RECENT)]:
+        del _recent[old]
+    return [known[code] for code in codes]
 
 
 def _report(code: str, findings: list[tuple[str, str]]) -> QualityReport:

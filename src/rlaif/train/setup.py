@@ -19,6 +19,9 @@ from rlaif.rewards.engine import RewardEngine
 from rlaif.sandbox import Sandbox
 from rlaif.types import Problem
 
+WATCH_SHARE = 0.25
+"""Of the programs that fail, the judge reads this share, for the monitor's sake."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
@@ -89,4 +92,4 @@ def build_judge(config: TrainConfig, policy: Policy, run_folder: Path) -> Judge 
 
 
 def build_engine(config: TrainConfig, sandbox: Sandbox, judge: Judge | None, hooks: Hooks) -> RewardEngine:
-    return RewardEngine(sandbox, judge, config.feedback, quality_hook=hooks.quality)
+    return RewardEngine(sandbox, judge, config.feedback, quality_hook=hooks.quality, watch_share=WATCH_SHARE)
