@@ -105,7 +105,6 @@ def test_completions_need_no_model(problem_file: Path, here: Path, rlaif: Callab
 
 
 @pytest.mark.skipif("RLAIF_SHARED" not in os.environ, reason="needs RLAIF_SHARED/data/humaneval.jsonl")
-@pytest.mark.xfail(reason="HumanEval/115 has an import between its header and its docstring, which evals.completions.program_of leaves out")
 def test_humaneval_completions(here: Path, rlaif: Callable):
     problems = Path(os.environ["RLAIF_SHARED"]) / "data" / "humaneval.jsonl"
     rows = [json.loads(line) for line in problems.read_text().splitlines()]
