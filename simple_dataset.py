@@ -10,15 +10,6 @@ from rlaif.problems.learner import problems_from_rows
 problems = [
     {"prompt": "Write a function that adds two numbers", "test_input": "add(2, 3)", "expected_output": "5", "difficulty": "easy"},
     {
-        "prompt": "Write a function that returns the larger of two numbers",
-        "difficulty": "easy",
-        "tests": [
-            {"input": "larger(2, 3)", "expected": "3"},
-            {"input": "larger(5, -1)", "expected": "5"},
-            {"input": "larger(-4, -9)", "expected": "-4"},
-        ],
-    },
-    {
         "prompt": "Write a function that reverses a string",
         "difficulty": "easy",
         "tests": [

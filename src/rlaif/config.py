@@ -99,11 +99,11 @@ class TrainConfig(Settings):
     """Optimiser steps."""
     batch_size: int = Field(8, ge=1)
     """Problems in one episode."""
-    group_size: int = Field(8, ge=1)
+    group_size: int = Field(6, ge=1)
     """Completions sampled for each problem."""
-    max_new_tokens: int = Field(80, ge=1)
+    max_new_tokens: int = Field(64, ge=1)
     """Longest completion, in tokens."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(0.7, gt=0)
     """Sampling temperature; the same one enters every log-probability."""
     algo: Algo = "ppo"
     """Advantage estimator and loss."""
@@ -145,7 +145,7 @@ class TrainConfig(Settings):
     dtype: Dtype = "auto"
     """Compute type: bfloat16 where the processor is fast at it (measured at start). Master weights stay float32."""
     device: Device = "auto"
-    micro_batch_tokens: int = Field(4096, ge=64)
+    micro_batch_tokens: int = Field(2048, ge=64)
     """Tokens in one forward and backward pass; lower it if memory runs out. Results do not depend on it."""
     gradient_checkpointing: bool = False
     """Trade time for memory."""

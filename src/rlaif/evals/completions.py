@@ -163,7 +163,7 @@ def _index(problems: Iterable[Problem]) -> dict[str, Problem]:
     short = Counter(problem.id.lower().rpartition("/")[2] for problem in problems)
     index = {name: problem for problem in problems if short[name := problem.id.lower().rpartition("/")[2]] == 1}
     for problem in problems:
-        if problem.id.lower() in index and index[problem.id.lower()].id.lower() == problem.id.lower():
+        if index.get(problem.id.lower(), problem) is not problem and index[problem.id.lower()].id.lower() == problem.id.lower():
             raise ProblemFileError("the problems", None, "id", f"{problem.id!r} is used twice")
         index[problem.id.lower()] = problem
     return index

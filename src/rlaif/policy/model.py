@@ -268,6 +268,7 @@ def _hidden_size(config: Any) -> int:
 
 
 def _load_model(folder: Path, dtype: torch.dtype) -> Any:
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
     from transformers.utils import logging
 
@@ -286,7 +287,7 @@ def _load_model(folder: Path, dtype: torch.dtype) -> Any:
         config.is_decoder = True
     try:
         model = kind.from_pretrained(folder, config=config, dtype=dtype)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, SafetensorError) as error:
         raise ModelNotFound(
             f"Cannot load the model in {folder}", str(error).splitlines()[0], "RLAIF trains causal and encoder-decoder language models"
         ) from error

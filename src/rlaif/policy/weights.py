@@ -8,6 +8,7 @@ No torch at import: `rlaif doctor` asks this module what is cached.
 from __future__ import annotations
 
 import contextlib
+import io
 import difflib
 import hashlib
 import os
@@ -238,7 +239,8 @@ def convert_gguf(gguf: Path, out: Path) -> None:
     logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        with contextlib.redirect_stderr(io.StringIO()):  # its own progress bar knows no switch
+            quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         config = quantised.config
         # transformers refuses to save a model that still carries its quantisation record: move the numbers into a fresh one
         if hasattr(config, "quantization_config"):

@@ -43,6 +43,12 @@ def builtin_topics() -> list[str]:
     return sorted(path.stem for path in DATA.glob("*.jsonl"))
 
 
+def measured_pass_rates() -> dict[str, float]:
+    """Pass rates in [0, 1] that the default model was seen to have on built-in training problems (benchmarks/pass_rates.py), by id."""
+    path = DATA / "pass_rates.json"
+    return json.loads(path.read_text(encoding="utf-8"))["rates"] if path.exists() else {}
+
+
 @lru_cache(maxsize=64)
 def _builtin(topic: str) -> tuple[Problem, ...]:
     if topic and topic not in builtin_topics():

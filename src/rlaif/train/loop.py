@@ -21,6 +21,7 @@ from rlaif.errors import Interrupted, RunFailed, UsageError
 from rlaif.evals import Comparison, EvalResult, compare, evaluate
 from rlaif.policy.model import Policy
 from rlaif.policy.sampler import SamplingParams
+from rlaif.problems import measured_pass_rates
 from rlaif.problems.curriculum import Curriculum
 from rlaif.rewards.engine import RewardEngine
 from rlaif.runs import Console, RunDir, open_tracker
@@ -289,7 +290,7 @@ def _start(config: TrainConfig, hooks: Hooks, console: Console, run: RunDir, san
         build_engine(config, sandbox, judge, hooks),
         problems,
         build_optimizer(policy, config),
-        Curriculum(problems.train, seed=config.seed, uniform=not config.curriculum),
+        Curriculum(problems.train, seed=config.seed, uniform=not config.curriculum, measured=measured_pass_rates()),
         Monitor(seed=config.seed),
         FeedbackJournal(run.path / "journal.jsonl"),
         InterruptGuard(),
