@@ -111,7 +111,7 @@ BAD: list[tuple[str, int, list[str]]] = [
     ("evaluate --model_path run", 3, ["no finished model"]),
     ("evaluate --model_path half_downloaded", 3, ["half_downloaded holds no model", "weights"]),
     ("evaluate --model_path broken_model", 3, ["broken_model", "no_such_architecture"]),
-    ("evaluate --model_path torn_weights", 3, ["weights is broken or was cut off"]),
+    ("evaluate --model_path torn_weights", 3, ["torn_weights", "weights is broken or was cut off"]),
     ("chat --model_path ./nowhere", 3, ["No folder at ./nowhere"]),
     # evaluation
     ("evaluate --model_path smollm2-135m --k 5 --samples 2", 2, ["pass@5", "--samples 5"]),

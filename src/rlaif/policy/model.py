@@ -287,7 +287,11 @@ def _load_model(folder: Path, dtype: torch.dtype) -> Any:
         config.is_decoder = True
     try:
         model = kind.from_pretrained(folder, config=config, dtype=dtype)
-    except (ValueError, OSError, SafetensorError) as error:
+    except SafetensorError as error:
+        raise ModelNotFound(
+            f"Cannot load the model in {folder}", f"a file of weights is broken or was cut off: {error}", "fetch or copy it again"
+        ) from error
+    except (ValueError, OSError) as error:
         raise ModelNotFound(
             f"Cannot load the model in {folder}", str(error).splitlines()[0], "RLAIF trains causal and encoder-decoder language models"
         ) from error

@@ -8,9 +8,9 @@ No torch at import: `rlaif doctor` asks this module what is cached.
 from __future__ import annotations
 
 import contextlib
-import io
 import difflib
 import hashlib
+import io
 import os
 import shutil
 import subprocess
