@@ -19,7 +19,7 @@ from rlaif.types import Problem
 class RLAIFTrainer:
     """Trains `model_name` (a folder, a Hub name, or the embedded smollm2-135m) from AI feedback."""
 
-    def __init__(self, model_name: str = "smollm2-135m", batch_size: int = 8, output_dir: str | None = None, **settings) -> None:
+    def __init__(self, model_name: str = "smollm2-135m", batch_size: int = 6, output_dir: str | None = None, **settings) -> None:
         self.config = TrainConfig(model=model_name, batch_size=batch_size, output_dir=Path(output_dir) if output_dir else None, **settings)
         self.reward_model = AIRewardModel
         self._learner: Learner | None = None

@@ -24,7 +24,8 @@ def demo() -> None:
     model = AIRewardModel()
     results = model.feedback([PROMPT] * 2, list(solutions.values()), [TEST_INPUT] * 2, [EXPECTED] * 2)
     for (name, solution), feedback in zip(solutions.items(), results, strict=True):
-        print(f"{name}:\n{solution}Reward: {feedback.reward:.2f} ({feedback.band})")
+        reward = "none, it could not be scored" if feedback.reward is None else f"{feedback.reward:.2f} ({feedback.band})"
+        print(f"{name}:\n{solution}Reward: {reward}")
         print("".join(f"  - {reason}\n" for reason in feedback.reasons))
     print("Train a model on this feedback with: python train.py --episodes 20")
 

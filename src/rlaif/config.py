@@ -97,7 +97,7 @@ class TrainConfig(Settings):
     """Evaluate on this many problems of the test split only."""
     episodes: int = Field(20, ge=1)
     """Optimiser steps."""
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(6, ge=1)
     """Problems in one episode."""
     group_size: int = Field(6, ge=1)
     """Completions sampled for each problem."""
@@ -145,7 +145,7 @@ class TrainConfig(Settings):
     dtype: Dtype = "auto"
     """Compute type: bfloat16 where the processor is fast at it (measured at start). Master weights stay float32."""
     device: Device = "auto"
-    micro_batch_tokens: int = Field(2048, ge=64)
+    micro_batch_tokens: int = Field(1024, ge=64)
     """Tokens in one forward and backward pass; lower it if memory runs out. Results do not depend on it."""
     gradient_checkpointing: bool = False
     """Trade time for memory."""

@@ -17,7 +17,7 @@ from rlaif.evals import evaluate
 from rlaif.policy.sampler import Sample, SamplingParams
 from rlaif.problems.prompting import build_prompt, encode_prompt
 from rlaif.sandbox import Sandbox
-from rlaif.train.loop import policy_generator
+from rlaif.train.held_out import policy_generator
 from rlaif.train.rollout import Batch, generate
 from rlaif.train.setup import Hooks, build_policy
 from rlaif.train.update import build_optimizer, update

@@ -133,7 +133,7 @@ def evaluate_one(choice: Any, config: EvalConfig, problems: list[Problem], sandb
 
     from rlaif.evals import evaluate
     from rlaif.policy.model import load_policy
-    from rlaif.train.loop import policy_generator
+    from rlaif.train.held_out import policy_generator
 
     if config.threads:
         torch.set_num_threads(config.threads)

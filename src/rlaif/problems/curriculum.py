@@ -25,6 +25,8 @@ SHARPNESS = 2.0
 UNSEEN_BONUS = 1.5
 MEASURED_WEIGHT = 16.0
 """How many outcomes a measured pass rate counts for before anything was tried."""
+GUESSED_RATE = {"medium": 0.0, "hard": 0.0}
+"""Where easy problems were measured and these were not: a model that passes few easy ones is first taken to pass none of these."""
 STATE_VERSION = 1
 
 
@@ -46,8 +48,9 @@ class Curriculum:
         self.passed, self.failed = np.zeros(count), np.zeros(count)
         self.known = np.zeros(count, dtype=bool)
         for i, problem in enumerate(self.problems):
-            if measured and problem.id in measured:
-                self.passed[i], self.failed[i] = MEASURED_WEIGHT * measured[problem.id], MEASURED_WEIGHT * (1 - measured[problem.id])
+            rate = measured.get(problem.id, GUESSED_RATE.get(problem.difficulty)) if measured else None
+            if rate is not None and problem.source != "user":
+                self.passed[i], self.failed[i] = MEASURED_WEIGHT * rate, MEASURED_WEIGHT * (1 - rate)
                 self.known[i] = True
         self.times_drawn = np.zeros(count, dtype=np.int64)
         self.tries, self.successes = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)

@@ -16,28 +16,28 @@ from typing import Any
 import torch
 
 from rlaif.algos.recipes import recipe_for
-from rlaif.config import EvalConfig, TrainConfig
+from rlaif.config import TrainConfig
 from rlaif.errors import Interrupted, RunFailed, UsageError
-from rlaif.evals import Comparison, EvalResult, compare, evaluate
+from rlaif.evals import Comparison, EvalResult, compare
 from rlaif.policy.model import Policy
-from rlaif.policy.sampler import SamplingParams
 from rlaif.problems import measured_pass_rates
 from rlaif.problems.curriculum import Curriculum
 from rlaif.rewards.engine import RewardEngine
 from rlaif.runs import Console, RunDir, open_tracker
 from rlaif.sandbox import Sandbox
+from rlaif.train.card import constitution_of, write_model_card
 from rlaif.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint, trainable_tensors
 from rlaif.train.dry_run import describe
+from rlaif.train.held_out import evaluate_held_out
 from rlaif.train.interrupts import InterruptGuard
 from rlaif.train.journal import FeedbackJournal
 from rlaif.train.measure import episode_metrics
 from rlaif.train.monitor import Monitor
 from rlaif.train.resume import resumed_config
-from rlaif.train.rollout import Batch, collect, generate
+from rlaif.train.rollout import Batch, collect
 from rlaif.train.setup import Hooks, ProblemSets, build_engine, build_judge, build_policy, choose_problems
 from rlaif.train.update import build_optimizer, set_learning_rate, update
 from rlaif.train.warm_start import warm_start
-from rlaif.types import Completion, Problem
 
 
 @dataclass(slots=True)
@@ -87,6 +87,10 @@ class Session:
         self.journal.trim(episode)
         self.last_saved = episode
 
+    def evaluate(self, name: str) -> EvalResult:
+        """Held-out problems, stored under `name`."""
+        return evaluate_held_out(name, self.config, self.policy, self.problems.held_out, self.sandbox, self.run, self.console)
+
     def restore(self, path: Path) -> int:
         """Go back to a checkpoint; returns its episode."""
         state = load_checkpoint(path, self.tensors(), self.optimizer)
@@ -135,7 +139,7 @@ def train(config: TrainConfig, *, hooks: Hooks | None = None, console: Console |
                     if episode % config.save_every == 0 or episode == config.episodes:
                         session.save(episode, state)
                     if config.eval_every and episode % config.eval_every == 0 and episode < config.episodes:
-                        run_evaluation(session, f"episode-{episode:04d}")
+                        session.evaluate(f"episode-{episode:04d}")
                     run.write_status("running", episode, config.episodes)
                     if hooks.after_episode:
                         hooks.after_episode(run.path)
@@ -202,42 +206,6 @@ def run_episode(session: Session, episode: int) -> dict[str, float]:
 def _show(console: Console, episode: int, episodes: int, metrics: dict[str, float], batch: Batch) -> None:
     scored = sorted((rollout for rollout in batch.rollouts if rollout.feedback.reward is not None), key=lambda rollout: rollout.feedback.reward)
     console.episode(episode, episodes, metrics, best=scored[-1] if scored else None, worst=scored[0] if scored else None)
-
-
-def run_evaluation(session: Session, name: str) -> EvalResult:
-    """Held-out problems, always by the same harness, prompts and seed: what is before and after can be compared."""
-    config = session.config
-    eval_config = EvalConfig(
-        problems=config.eval_problems or config.problems,
-        samples=config.eval_samples,
-        max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
-        seed=config.seed,
-        sandbox=config.sandbox,
-    )
-    session.console.stage("evaluating on held-out problems")
-    start = time.perf_counter()
-    result = evaluate(policy_generator(session.policy, eval_config), session.problems.held_out, session.sandbox, eval_config, model=config.model)
-    session.run.write_evaluation(name, result.to_dict())
-    if result.success is not None:
-        rate = result.success
-        solved = round(rate.value * rate.count)
-        session.console.evaluation(_EVALUATIONS.get(name, name), rate.value, rate.low, rate.high, solved, rate.count, time.perf_counter() - start)
-    return result
-
-
-_EVALUATIONS = {"before": "Before training", "after_sft": "After the warm start", "after": "After training"}
-
-
-def policy_generator(policy: Policy, config: EvalConfig) -> Any:
-    """`evals.evaluate`'s view of a policy: (problems, samples) -> completions. Greedy for one sample; the seed fixes the rest."""
-
-    def completions(problems: list[Problem], samples: int) -> list[list[Completion]]:
-        generator = torch.Generator().manual_seed(config.seed)
-        params = SamplingParams(max_new_tokens=config.max_new_tokens, temperature=config.temperature, greedy=samples == 1)
-        return generate(policy, problems, samples, params, generator)[2]
-
-    return completions
 
 
 def peak_memory_bytes() -> int:
@@ -309,7 +277,7 @@ def _prepare(session: Session) -> int:
         return done
     run.truncate_to(0)
     if session.problems.held_out:
-        run_evaluation(session, "before")
+        session.evaluate("before")
     if config.sft_steps:
         session.console.message(f"Warm start: {config.sft_steps} supervised steps on reference solutions.")
         learnt = warm_start(
@@ -321,7 +289,7 @@ def _prepare(session: Session) -> int:
         )
         session.console.message(f"  {learnt} reference solutions, {config.sft_steps} steps.")
         if session.problems.held_out:
-            run_evaluation(session, "after_sft")
+            session.evaluate("after_sft")
     session.save(0, session.state())
     run.write_status("running", 0, config.episodes)
     return 0
@@ -331,11 +299,9 @@ def _finish(session: Session, hooks: Hooks) -> TrainResult:
     """Evaluate, save the model, and say what changed."""
     config, run, console = session.config, session.run, session.console
     if session.problems.held_out:
-        run_evaluation(session, "after")
+        session.evaluate("after")
     console.stage("saving the model")
     session.policy.save(run.model_path)
-    run.publish_model()
-    run.write_status("done", config.episodes, config.episodes)
     evaluations = {name: EvalResult.from_dict(data) for name, data in run.evaluations().items()}
     result = TrainResult(run.path, config.episodes, evaluations)
     if "before" in evaluations and "after" in evaluations:
@@ -343,6 +309,10 @@ def _finish(session: Session, hooks: Hooks) -> TrainResult:
         if "after_sft" in evaluations:
             result.rl_lift = compare(evaluations["after_sft"], evaluations["after"])
         run.write_json("lift.json", {"lift": result.lift.to_dict(), "rl_lift": result.rl_lift.to_dict() if result.rl_lift else None})
+    judge = session.engine.judge
+    write_model_card(run.model_path, config, evaluations, result.lift, judge.name if judge else "none", constitution_of(judge))
+    run.publish_model()
+    run.write_status("done", config.episodes, config.episodes)
     if hooks.after_episode:
         hooks.after_episode(run.path)
     return result

@@ -22,7 +22,7 @@ from rlaif.algos import advantages, kl, losses
 from rlaif.algos.losses import Denominators
 from rlaif.algos.recipes import Recipe
 from rlaif.config import TrainConfig
-from rlaif.policy.logps import ActionLogps, action_logps
+from rlaif.policy.logps import ActionLogps, action_logps, action_values
 from rlaif.policy.model import Policy
 from rlaif.train.rollout import Batch
 
@@ -128,8 +128,12 @@ def _micro_batches(policy: Policy, batch: Batch, rows_B: Bool[Tensor, "B"], conf
         with_values=values,
         with_entropy=True,
         micro_batch_tokens=config.micro_batch_tokens,
-        keep=rows_B.view(batch.reward_PG.shape).tolist(),
+        keep=_kept(batch, rows_B),
     )
+
+
+def _kept(batch: Batch, rows_B: Bool[Tensor, "B"]) -> list[list[bool]]:
+    return rows_B.view(batch.reward_PG.shape).tolist()
 
 
 def first_pass(policy: Policy, batch: Batch, usable_BT: Bool[Tensor, "B T"], recipe: Recipe, config: TrainConfig, steps: int) -> Frozen:
@@ -141,9 +145,15 @@ def first_pass(policy: Policy, batch: Batch, usable_BT: Bool[Tensor, "B T"], rec
     kl_now = config.kl_coef > 0
     pairs = recipe.estimator == "pairs"
     rows_B = usable_BT.any(1)
-    if recipe.critic or steps > 1 or pairs or (kl_now and recipe.kl_in_reward):
+    if steps > 1 or pairs or (kl_now and recipe.kl_in_reward):
         frozen.old_logp_BT, values_BT = _collect(policy, batch, rows_B, usable_BT, config, values=recipe.critic)
         frozen.value_BT = values_BT if recipe.critic else None
+    elif recipe.critic:
+        frozen.value_BT = torch.zeros(usable_BT.shape)
+        for value_M, row_M, time_M in action_values(
+            policy, batch.prompt_ids, batch.completion_ids, micro_batch_tokens=config.micro_batch_tokens, keep=_kept(batch, rows_B)
+        ):
+            frozen.value_BT[row_M.cpu(), time_M.cpu()] = value_M.float().cpu()
     if kl_now or pairs:
         with policy.reference() as reference:
             frozen.ref_logp_BT, _ = _collect(reference, batch, rows_B, usable_BT, config, values=False)
