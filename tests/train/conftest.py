@@ -40,7 +40,16 @@ def problem_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tiny_config(**changes) -> TrainConfig:
-    settings = {"dtype": "float32", "max_new_tokens": 8, "batch_size": 2, "group_size": 3, "feedback": "execution", "seed": 1, "threads": 1}
+    settings = {
+        "dtype": "float32",
+        "max_new_tokens": 8,
+        "batch_size": 2,
+        "group_size": 3,
+        "feedback": "execution",
+        "temperature": 1.0,
+        "seed": 1,
+        "threads": 1,
+    }
     return TrainConfig(**{**settings, **changes})
 
 
