@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -32,6 +30,7 @@ from rlaif.train.held_out import evaluate_held_out
 from rlaif.train.interrupts import InterruptGuard
 from rlaif.train.journal import FeedbackJournal
 from rlaif.train.measure import episode_metrics
+from rlaif.train.memory import give_back_memory, peak_memory_bytes
 from rlaif.train.monitor import Monitor
 from rlaif.train.resume import resumed_config
 from rlaif.train.rollout import Batch, collect
@@ -89,7 +88,9 @@ class Session:
 
     def evaluate(self, name: str) -> EvalResult:
         """Held-out problems, stored under `name`."""
-        return evaluate_held_out(name, self.config, self.policy, self.problems.held_out, self.sandbox, self.run, self.console)
+        result = evaluate_held_out(name, self.config, self.policy, self.problems.held_out, self.sandbox, self.run, self.console)
+        give_back_memory()
+        return result
 
     def restore(self, path: Path) -> int:
         """Go back to a checkpoint; returns its episode."""
@@ -177,6 +178,7 @@ def run_episode(session: Session, episode: int) -> dict[str, float]:
     batch = collect(session.policy, problems, session.engine, session.sandbox, session.journal, config, episode, session.generator)
 
     console.stage("updating the policy")
+    give_back_memory()
     with session.guard.protected():  # from the first changed weight to the last log line, an episode happens whole or not at all
         recipe = recipe_for(config.algo, clip=config.clip, clip_high=config.clip_high)
         set_learning_rate(session.optimizer, config, episode)
@@ -189,6 +191,7 @@ def run_episode(session: Session, episode: int) -> dict[str, float]:
         alarms = session.monitor.observe(episode, _judged(batch), metrics)
         session.run.log_rollouts(batch.rollouts)
         session.run.log_metrics(metrics)
+    give_back_memory()
     _show(console, episode, config.episodes, metrics, batch)
     for alarm in alarms:
         session.run.log_alarm(alarm.episode, alarm.kind, alarm.message)
@@ -206,13 +209,6 @@ def run_episode(session: Session, episode: int) -> dict[str, float]:
 def _show(console: Console, episode: int, episodes: int, metrics: dict[str, float], batch: Batch) -> None:
     scored = sorted((rollout for rollout in batch.rollouts if rollout.feedback.reward is not None), key=lambda rollout: rollout.feedback.reward)
     console.episode(episode, episodes, metrics, best=scored[-1] if scored else None, worst=scored[0] if scored else None)
-
-
-def peak_memory_bytes() -> int:
-    """The most memory this process has had resident, or the GPU's peak if that is where the model is."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 # -- the ends of a run ---------------------------------------------------------------------------------------------------------------
