@@ -40,6 +40,16 @@ def test_a_checkpoint_restores_weights_moments_and_state(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(layer.parameters(), other.parameters(), strict=True))
 
 
+def test_a_checkpoint_in_many_parts_is_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(ck, "PART_BYTES", 1)
+    layer, optimizer = small_state()
+    path = ck.save_checkpoint(tmp_path, 1, ck.trainable_tensors(layer), optimizer, {}, keep=1)
+    assert len(list(path.glob("trainable-*"))) == 2
+    other, other_optimizer = small_state(1)
+    ck.load_checkpoint(path, ck.trainable_tensors(other), other_optimizer)
+    assert torch.equal(layer.weight, other.weight) and torch.equal(layer.bias, other.bias)
+
+
 def test_only_the_newest_are_kept(tmp_path):
     layer, optimizer = small_state()
     for episode in (1, 2, 10):
@@ -82,7 +92,7 @@ def test_a_broken_or_foreign_checkpoint_changes_nothing(tmp_path):
     with pytest.raises(UsageError, match="another model"):
         ck.load_checkpoint(path, ck.trainable_tensors(other), torch.optim.AdamW(other.parameters()))
     assert torch.equal(before, other.weight)
-    (path / "trainable.safetensors").write_bytes(b"nonsense")
+    (path / "trainable-000.safetensors").write_bytes(b"nonsense")
     with pytest.raises(UsageError, match="cannot be read"):
         ck.load_checkpoint(path, ck.trainable_tensors(layer), optimizer)
 
@@ -129,5 +139,5 @@ def test_ctrl_c_elsewhere_stops_at_once_and_the_old_handler_comes_back():
 def test_state_json_holds_no_pickle(tmp_path):
     layer, optimizer = small_state()
     path = ck.save_checkpoint(tmp_path, 1, ck.trainable_tensors(layer), optimizer, {}, keep=1)
-    assert sorted(file.name for file in path.iterdir()) == ["optimizer.safetensors", "state.json", "trainable.safetensors"]
+    assert sorted(file.name for file in path.iterdir()) == ["optimizer-000.safetensors", "state.json", "trainable-000.safetensors"]
     json.loads((path / "state.json").read_text())

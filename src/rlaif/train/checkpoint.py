@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rlaif.errors import RunFailed, UsageError
 
+PART_BYTES = 128 * 2**20
 _NAME = re.compile(r"episode-(\d{6})")
 
 
@@ -45,8 +46,8 @@ def save_checkpoint(
     }
     try:
         beside.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside / "trainable.safetensors")
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in moments.items()}, beside / "optimizer.safetensors")
+        _save_parts(beside, "trainable", tensors)
+        _save_parts(beside, "optimizer", moments)
         text = json.dumps({**state, "episode": episode, "optimizer_groups": optimizer_state["param_groups"]})
         (beside / "state.json").write_text(text, encoding="utf-8")
         for path in (*beside.iterdir(), beside):
@@ -67,6 +68,27 @@ def save_checkpoint(
     for old in _all(folder)[:-keep]:
         shutil.rmtree(old)
     return final
+
+
+def _save_parts(folder: Path, stem: str, tensors: dict[str, Tensor]) -> None:
+    """Write `stem-000.safetensors` and on. safetensors copies what it writes: one file of everything would double the run's memory."""
+    parts: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if parts[-1] and size + tensor.nbytes > PART_BYTES:
+            parts.append({})
+            size = 0
+        parts[-1][name] = tensor
+        size += tensor.nbytes
+    for number, part in enumerate(parts):
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in part.items()}, folder / f"{stem}-{number:03d}.safetensors")
+
+
+def _load_parts(folder: Path, stem: str) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for path in sorted(folder.glob(f"{stem}-*.safetensors")):
+        found |= load_file(path)
+    return found
 
 
 def _sync(path: Path) -> None:
@@ -94,8 +116,7 @@ def load_checkpoint(path: Path, tensors: dict[str, Tensor], optimizer: torch.opt
     """
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        saved = load_file(path / "trainable.safetensors")
-        moments = load_file(path / "optimizer.safetensors")
+        saved, moments = _load_parts(path, "trainable"), _load_parts(path, "optimizer")
     except Exception as error:
         raise UsageError(f"Checkpoint {path} cannot be read", str(error), f"delete {path} and --resume from the one before it") from error
     different = {
