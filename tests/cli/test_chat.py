@@ -167,7 +167,7 @@ def _plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
-def test_on_a_terminal_code_is_highlighted_ctrl_c_stays_and_ctrl_d_leaves(terminal: Callable[..., pexpect.spawn]):
+def test_on_a_terminal_code_is_highlighted_and_ctrl_d_leaves(terminal: Callable[..., pexpect.spawn]):
     chat = terminal(*CHAT, "--base", "smollm2-135m")
     chat.expect("task> ")
     assert "a language model that writes Python" in _plain(chat.before) and "/help" in chat.before
@@ -181,6 +181,15 @@ def test_on_a_terminal_code_is_highlighted_ctrl_c_stays_and_ctrl_d_leaves(termin
     chat.expect("task> ")
     row = next(line for line in _plain(chat.before).splitlines() if line.count("return a + b") == 2)
     assert len(row.rstrip()) <= 120, "the two answers stand side by side, inside the window"
+    chat.sendeof()
+    chat.expect(pexpect.EOF)
+    chat.close()
+    assert chat.exitstatus == 0
+
+
+def test_ctrl_c_at_the_prompt_stays(terminal: Callable[..., pexpect.spawn]):
+    chat = terminal(*CHAT)
+    chat.expect("task> ")
     chat.send("half a line")
     for _ in range(10):  # one that comes before the line editor is ready is noticed late
         chat.sendintr()
@@ -188,12 +197,8 @@ def test_on_a_terminal_code_is_highlighted_ctrl_c_stays_and_ctrl_d_leaves(termin
             break
     else:
         pytest.fail("Ctrl-C was not heard")
-    chat.sendline("")
-    chat.expect("task> ")
     chat.sendeof()
     chat.expect(pexpect.EOF)
-    chat.close()
-    assert chat.exitstatus == 0
 
 
 def test_a_narrow_terminal_without_colour(terminal: Callable[..., pexpect.spawn]):
