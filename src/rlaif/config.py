@@ -37,8 +37,8 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 class SandboxConfig(Settings):
     """Limits for code that nobody has read."""
 
-    timeout_s: float = Field(3.0, gt=0)
-    """CPU seconds per program; wall time is a backstop at three times this."""
+    timeout_s: float = Field(10.0, gt=0)
+    """CPU seconds per program; wall time is a backstop at three times this. Training uses 3: an endless loop is common there, and costs all of it."""
     memory_bytes: int = Field(512 * 2**20, ge=64 * 2**20)
     """Address space of one program."""
     workers: int = Field(2, ge=1)
@@ -110,7 +110,7 @@ class TrainConfig(Settings):
     feedback: FeedbackMode = "hybrid"
     """hybrid: tests gate the judge; execution: tests alone; ai: the judge alone."""
     judge: JudgeConfig = JudgeConfig()
-    sandbox: SandboxConfig = SandboxConfig()
+    sandbox: SandboxConfig = SandboxConfig(timeout_s=3.0)
     learning_rate: float = Field(2e-5, gt=0)
     value_learning_rate: float = Field(1e-4, gt=0)
     """PPO: the value head's own rate."""
