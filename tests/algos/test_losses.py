@@ -71,6 +71,18 @@ def test_gspo_by_hand():
     assert metrics["clip_fraction"][0, 0] == 1
 
 
+def test_a_whole_completion_is_one_action_in_rloo():
+    """Its ratio is the product of its tokens' ratios, and on policy its gradient at every token is -A / rows."""
+    logp_BT = T([[0.02, 0.04, 99.0], [0.0, 99.0, 99.0]], requires_grad=True)
+    mask_BT = T([[True, True, False], [True, False, False]])
+    weight_BT = losses.token_weight(mask_BT, "sequence", losses.Denominators.of(mask_BT))
+    loss_BT, _ = losses.sequence_surrogate(logp_BT, torch.zeros(2, 3), T([[2.0] * 3, [1.0] * 3]), mask_BT, clip_low=0.2, clip_high=0.2)
+    torch.testing.assert_close((weight_BT * loss_BT).sum(), T(-(2 * math.exp(0.06) + 1) / 2))
+    loss_BT, _ = losses.sequence_surrogate(logp_BT, logp_BT.detach(), T([[2.0] * 3, [1.0] * 3]), mask_BT, clip_low=0.2, clip_high=0.2)
+    (weight_BT * loss_BT).sum().backward()
+    torch.testing.assert_close(logp_BT.grad, T([[-1.0, -1.0, 0.0], [-0.5, 0.0, 0.0]]))
+
+
 def test_value_loss_by_hand():
     # V 1.0, V_old 0.5, R 2.0, clip 0.2: clipped V is 0.7, its error 1.3 is the larger. V 0.4 within the clip: plain.
     got_BT = losses.value_loss(T([[1.0, 0.4]]), T([[0.5, 0.5]]), T([[2.0, 0.0]]), clip=0.2)

@@ -83,9 +83,33 @@ def gspo_surrogate(
 
     The ratio is spread over the row's tokens; sum it with `token_weight(..., "sequence")`. A row must lie whole in its micro-batch.
     """
+    tokens_B1 = mask_BT.sum(1, keepdim=True).clamp(min=1)
+    return _row_surrogate(logp_BT, old_logp_BT, advantage_BT, mask_BT, tokens_B1, clip_low, clip_high)
+
+
+def sequence_surrogate(
+    logp_BT: Float[Tensor, "B T"],
+    old_logp_BT: Float[Tensor, "B T"],
+    advantage_BT: Float[Tensor, "B T"],
+    mask_BT: Bool[Tensor, "B T"],
+    *,
+    clip_low: float,
+    clip_high: float,
+) -> tuple[Float[Tensor, "B T"], Metrics]:
+    """The clipped surrogate on the whole completion as one action: its probability ratio is exp(sum of log-ratios) (RLOO, arXiv 2402.14740, section 3).
+
+    On policy its gradient is A · grad log p(completion): a sum over tokens, not a mean. The ratio is spread over the row's tokens; sum it
+    with `token_weight(..., "sequence")`. A row must lie whole in its micro-batch.
+    """
+    return _row_surrogate(logp_BT, old_logp_BT, advantage_BT, mask_BT, torch.ones_like(mask_BT[:, :1], dtype=torch.long), clip_low, clip_high)
+
+
+def _row_surrogate(
+    logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, root_B1: Tensor, clip_low: float, clip_high: float
+) -> tuple[Tensor, Metrics]:
+    """One ratio per row, the `root_B1`-th root of the product of its tokens' ratios, at every token of it."""
     log_ratio_BT = torch.where(mask_BT, logp_BT - old_logp_BT, 0.0)
-    sequence_B1 = log_ratio_BT.sum(1, keepdim=True) / mask_BT.sum(1, keepdim=True).clamp(min=1)
-    ratio_BT = sequence_B1.exp().expand_as(logp_BT)
+    ratio_BT = (log_ratio_BT.sum(1, keepdim=True) / root_B1).exp().expand_as(logp_BT)
     bounded_BT = ratio_BT.clamp(1 - clip_low, 1 + clip_high)
     loss_BT = -torch.minimum(ratio_BT * advantage_BT, bounded_BT * advantage_BT)
     return loss_BT, _ratio_metrics(log_ratio_BT, ratio_BT, bounded_BT, advantage_BT)

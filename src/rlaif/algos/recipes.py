@@ -18,7 +18,7 @@ class Recipe:
     """
 
     estimator: Literal["gae", "group", "rloo", "reinforce++", "raft", "pairs"]
-    loss: Literal["clipped", "gspo", "reinforce", "dpo"]
+    loss: Literal["clipped", "sequence", "gspo", "reinforce", "dpo"]
     average: Average
     clip_low: float = 0.2
     clip_high: float = 0.2
@@ -48,7 +48,7 @@ def recipe_for(algo: Algo, *, clip: float = 0.2, clip_high: float | None = None)
         case "dapo":  # arXiv 2503.14476
             return Recipe("group", "clipped", "token", clip, 0.28 if clip_high is None else clip_high, scale_by_std=True, overlong_penalty=True)
         case "rloo":  # arXiv 2402.14740
-            return Recipe("rloo", "clipped", "sequence", clip, high, kl_in_reward=True)
+            return Recipe("rloo", "sequence", "sequence", clip, high, kl_in_reward=True)
         case "reinforce++":  # arXiv 2501.03262
             return Recipe("reinforce++", "clipped", "token", clip, high, kl_in_reward=True)
         case "gspo":  # arXiv 2507.18071

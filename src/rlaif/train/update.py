@@ -260,12 +260,14 @@ def micro_loss(
             loss_RT, metrics = losses.clipped_surrogate(logp_RT, old_RT, advantage_RT, clip_low=recipe.clip_low, clip_high=recipe.clip_high)
         case "gspo":
             loss_RT, metrics = losses.gspo_surrogate(logp_RT, old_RT, advantage_RT, mask_RT, clip_low=recipe.clip_low, clip_high=recipe.clip_high)
+        case "sequence":
+            loss_RT, metrics = losses.sequence_surrogate(logp_RT, old_RT, advantage_RT, mask_RT, clip_low=recipe.clip_low, clip_high=recipe.clip_high)
         case "reinforce" | "dpo":
             loss_RT, metrics = losses.reinforce(logp_RT, advantage_RT), {}
     sampler_RT = plan.sampler_logp_BT[rows_R].to(device)
     sampler_RT = torch.where(sampler_RT.isnan(), old_RT, sampler_RT)
     metrics["sampler_mismatch"] = (old_RT - sampler_RT).abs()
-    if recipe.loss in ("clipped", "gspo"):
+    if recipe.loss in ("clipped", "sequence", "gspo"):
         loss_RT = loss_RT * losses.truncated_importance_weight(old_RT, sampler_RT)
     if recipe.loss == "dpo":  # already divided by the number of pairs, and summed over tokens
         weight_RT = mask_RT.float()
