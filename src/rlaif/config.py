@@ -19,7 +19,7 @@ Algo = Literal["ppo", "grpo", "dr_grpo", "dapo", "rloo", "reinforce++", "gspo", 
 GROUP_ALGOS: frozenset[str] = frozenset({"grpo", "dr_grpo", "dapo", "rloo", "gspo", "online_dpo"})
 """Algorithms whose baseline is the group: a group of one is an error for them."""
 
-JudgeKind = Literal["embedded", "local", "api", "none"]
+JudgeKind = Literal["embedded", "local", "api", "reward_model", "none"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Tracker = Literal["trackio", "wandb", "tensorboard"]
@@ -51,9 +51,10 @@ class JudgeConfig(Settings):
     """Which judge gives AI feedback, and what it may cost."""
 
     kind: JudgeKind = "embedded"
-    """embedded: the shipped adapter on the small base model; local: any causal LM; api: an OpenAI-compatible server; none: no judge."""
+    """embedded: the shipped adapter on the small base model; local: any causal LM; api: an OpenAI-compatible server;
+    reward_model: what `rlaif prefer reward-model` trained; none: no judge."""
     model: str | None = None
-    """local: model name or folder; api: the model's name on the server."""
+    """local: model name or folder; api: the model's name on the server; reward_model: its folder."""
     adapter: Path | None = None
     """local: a LoRA adapter folder, as written by `rlaif judge train`."""
     base_url: str | None = None
@@ -205,6 +206,21 @@ class EvalConfig(Settings):
     seed: int = 0
     threads: int | None = Field(None, ge=1)
     sandbox: SandboxConfig = SandboxConfig()
+
+
+class RewardConfig(Settings):
+    """How given code is scored."""
+
+    feedback: FeedbackMode = "hybrid"
+    """hybrid: tests gate the judge; execution: tests alone, no model needed; ai: the judge alone."""
+    judge: JudgeConfig = JudgeConfig()
+    sandbox: SandboxConfig = SandboxConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RewardConfig:
+        if self.feedback == "ai" and self.judge.kind == "none":
+            raise ValueError("feedback 'ai' needs a judge: choose --judge embedded, local or api")
+        return self
 
 
 def parse_settings(cls: type[SettingsT], values: dict[str, Any], where: str) -> SettingsT:

@@ -12,16 +12,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pydantic import model_validator
-
 from rlaif.cli.flags import CommandLine, Positional
-from rlaif.config import JudgeConfig, SandboxConfig, Settings
-from rlaif.errors import ProblemFileError, UsageError
-from rlaif.types import Feedback, FeedbackMode, Problem
+from rlaif.config import RewardConfig
+from rlaif.errors import UsageError
+from rlaif.rewards.rows import Entry, entry_of, row
+from rlaif.types import Feedback
 
 if TYPE_CHECKING:
     from rlaif.rewards import RewardEngine
@@ -30,21 +28,6 @@ CHUNK_LINES = 256
 READ_BYTES = 2**16
 MAX_LINE_BYTES = 16 * 2**20
 """A longer line is invalid input: whoever reads a stranger's file must not hold all of it."""
-
-
-class RewardConfig(Settings):
-    """How given code is scored."""
-
-    feedback: FeedbackMode = "hybrid"
-    """hybrid: tests gate the judge; execution: tests alone, no model needed; ai: the judge alone."""
-    judge: JudgeConfig = JudgeConfig()
-    sandbox: SandboxConfig = SandboxConfig()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> RewardConfig:
-        if self.feedback == "ai" and self.judge.kind == "none":
-            raise ValueError("feedback 'ai' needs a judge: choose --judge embedded, local or api")
-        return self
 
 
 LINE = CommandLine(
@@ -61,23 +44,12 @@ LINE = CommandLine(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of the file: a problem with its code, or why there is none."""
-
-    line: int
-    id: Any
-    problem: Problem | None
-    code: str = ""
-    why: str = ""
-    correct: bool | None = None
-    """A label that the line brings along (`rlaif judge eval`)."""
-
-
 def run(argv: Sequence[str]) -> int:
     """Returns 0 once every line is answered, also where some were bad; raises RlaifError if nothing could be started."""
     parsed = LINE.parse(argv)
     config, name = parsed.settings, parsed.word("FILE") or "-"
+    from rlaif.rewards.engine import make_engine
+
     show = _print_json if "json" in parsed.switches else _print_text
     outcomes: Counter[str] = Counter()
     first_bad: str | None = None
@@ -93,20 +65,6 @@ def run(argv: Sequence[str]) -> int:
     out = sys.stderr if "json" in parsed.switches else sys.stdout
     print(summary(outcomes, first_bad), file=out)
     return 0
-
-
-def make_engine(config: RewardConfig, stack: ExitStack) -> RewardEngine:
-    """The sandbox, the judge and the formula, as the settings want them; torch is loaded only if a judge needs it."""
-    from rlaif.rewards import RewardEngine
-    from rlaif.sandbox import Sandbox
-
-    judge = None
-    if config.feedback != "execution" and config.judge.kind != "none":
-        from rlaif.judge import make_judge
-
-        judge = make_judge(config.judge)
-    sandbox = None if config.feedback == "ai" else stack.enter_context(Sandbox(config.sandbox))
-    return RewardEngine(sandbox, judge, config.feedback)
 
 
 def score_entries(entries: Iterable[Entry | None], engine: RewardEngine) -> Iterator[tuple[Entry, Feedback]]:
@@ -133,8 +91,6 @@ def read_entries(name: str, lines: Iterable[bytes | None], needs_tests: bool) ->
 
 def parse_line(raw: bytes, path: str, line: int, needs_tests: bool) -> Entry:
     """One line of the file. Never raises for what is in it."""
-    from rlaif.problems import problem_from_dict
-
     if len(raw) > MAX_LINE_BYTES:
         return Entry(line, None, None, why=f"it is longer than {MAX_LINE_BYTES} bytes")
     try:
@@ -143,31 +99,7 @@ def parse_line(raw: bytes, path: str, line: int, needs_tests: bool) -> Entry:
         return Entry(line, None, None, why=f"it is not JSON: {error.msg} at column {error.colno}")
     except (ValueError, RecursionError) as error:  # not UTF-8, NaN, absurd numbers, absurd nesting
         return Entry(line, None, None, why=f"it cannot be read: {error}")
-    identity = obj.get("id") if isinstance(obj, dict) else None
-    try:
-        problem = problem_from_dict(obj, path=path, line=line, all_graded=True)
-    except ProblemFileError as error:
-        return Entry(line, identity, None, why=_why(error))
-    code = obj.get("solution")
-    if not isinstance(code, str):
-        return Entry(line, identity, None, why="field 'solution': it is missing" if code is None else "field 'solution': expected a string")
-    if needs_tests and not problem.tests:
-        return Entry(line, identity, None, why="it has no tests, and without a judge nothing else can grade it")
-    label = obj.get("correct")
-    return Entry(line, identity, problem, code, correct=label if isinstance(label, bool) else None)
-
-
-def row(entry: Entry, feedback: Feedback) -> dict[str, Any]:
-    """The output object of one line."""
-    tests, judge, quality = feedback.tests, feedback.judge, feedback.quality
-    out: dict[str, Any] = {} if entry.id is None else {"id": entry.id}
-    out |= {"reward": feedback.reward, "outcome": feedback.outcome, "verified": feedback.verified, "band": feedback.band}
-    out["tests"] = (
-        {"passed": tests.passed, "total": tests.total} if tests else {"passed": 0, "total": len(entry.problem.tests) if entry.problem else 0}
-    )
-    out["judge"] = asdict(judge) if judge else None
-    out["quality"] = asdict(quality) if quality else None
-    return out | {"reasons": list(feedback.reasons)}
+    return entry_of(obj, path=path, line=line, needs_tests=needs_tests)
 
 
 def summary(outcomes: Counter[str], first_bad: str | None) -> str:
@@ -234,12 +166,6 @@ def chunks(entries: Iterable[Entry | None]) -> Iterator[list[Entry]]:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
-
-
-def _why(error: ProblemFileError) -> str:
-    """The complaint on one line, without the file's name, which the reader knows."""
-    field = f"field '{error.field}': " if error.field else ""
-    return f"{field}{error.why}" + (f" ({error.try_next})" if error.try_next else "")
 
 
 # -- writing -------------------------------------------------------------------------------------------------------------------------

@@ -5,10 +5,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from rlaif.config import RewardConfig
 from rlaif.judge.protocol import Judge, JudgeItem
 from rlaif.rewards.combine import combine
 from rlaif.rewards.efficiency import EfficiencyMeter
@@ -120,6 +122,19 @@ class RewardEngine:
         if self.watch_share is None or self.mode != "hybrid" or report.all_passed:
             return True
         return zlib.crc32(code.encode("utf-8", "surrogatepass")) / 2**32 < self.watch_share
+
+
+def make_engine(config: RewardConfig, stack: ExitStack) -> RewardEngine:
+    """The sandbox, the judge and the formula, as the settings want them; torch is loaded only if a judge needs it."""
+    from rlaif.sandbox import Sandbox
+
+    judge = None
+    if config.feedback != "execution" and config.judge.kind != "none":
+        from rlaif.judge import make_judge
+
+        judge = make_judge(config.judge)
+    sandbox = None if config.feedback == "ai" else stack.enter_context(Sandbox(config.sandbox))
+    return RewardEngine(sandbox, judge, config.feedback)
 
 
 def _workers(sandbox: Any) -> int:
