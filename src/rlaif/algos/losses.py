@@ -96,7 +96,7 @@ def sequence_surrogate(
     clip_low: float,
     clip_high: float,
 ) -> tuple[Float[Tensor, "B T"], Metrics]:
-    """The clipped surrogate on the whole completion as one action: its probability ratio is exp(sum of log-ratios) (RLOO, arXiv 2402.14740, section 3).
+    """The clipped surrogate on the whole completion as one action: its ratio is exp(sum of log-ratios) (RLOO, arXiv 2402.14740, section 3).
 
     On policy its gradient is A · grad log p(completion): a sum over tokens, not a mean. The ratio is spread over the row's tokens; sum it
     with `token_weight(..., "sequence")`. A row must lie whole in its micro-batch.
@@ -159,9 +159,18 @@ def dpo_loss(
     return loss_B, {"reward_margin": logit_B.detach(), "preference_accuracy": (logit_B > 0).float()}
 
 
-def bradley_terry_loss(chosen_score_B: Float[Tensor, "B"], rejected_score_B: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
-    """-log sigmoid(s_chosen - s_rejected) for a scalar reward model (InstructGPT, arXiv 2203.02155, eq. 1)."""
-    return -torch.nn.functional.logsigmoid(chosen_score_B - rejected_score_B)
+def bradley_terry_loss(
+    chosen_score_B: Float[Tensor, "B"], rejected_score_B: Float[Tensor, "B"], probability_B: Float[Tensor, "B"] | None = None
+) -> Float[Tensor, "B"]:
+    """-log sigmoid(s_chosen - s_rejected) for a scalar reward model (InstructGPT, arXiv 2203.02155, eq. 1).
+
+    probability_B: how likely the chosen one is the better of the two, for labels that are not sure (RLAIF, arXiv 2309.00267, sec. 2.2.1): the
+    cross-entropy -p log sigmoid(d) - (1 - p) log sigmoid(-d). None: 1 for every pair.
+    """
+    gap_B = chosen_score_B - rejected_score_B
+    if probability_B is None:
+        return -torch.nn.functional.logsigmoid(gap_B)
+    return -probability_B * torch.nn.functional.logsigmoid(gap_B) - (1 - probability_B) * torch.nn.functional.logsigmoid(-gap_B)
 
 
 def explained_variance(value_BT: Float[Tensor, "B T"], return_BT: Float[Tensor, "B T"], mask_BT: Bool[Tensor, "B T"]) -> float:

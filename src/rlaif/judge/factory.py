@@ -39,6 +39,12 @@ def make_judge(config: JudgeConfig, *, policy: Any = None, cache_dir: Path | Non
             from rlaif.judge.embedded import load_local_judge
 
             return load_local_judge(config, constitution, secret=secret)
+        case "reward_model":
+            if config.model is None:
+                raise UsageError("The reward-model judge needs its folder", "", "--judge.model FOLDER, as written by `rlaif prefer reward-model`")
+            from rlaif.judge.reward_model import load_reward_judge
+
+            return load_reward_judge(config)
         case "api":
             if config.model is None:
                 raise UsageError(

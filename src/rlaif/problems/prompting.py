@@ -14,6 +14,7 @@ from typing import Any
 
 from rlaif.types import Problem
 
+FENCE_START = "```python\n"
 FENCE_END = "\n```"
 SYSTEM = "You write correct, clear and efficient Python."
 
@@ -52,19 +53,21 @@ def build_prompt(problem: Problem, tokenizer: Any) -> Prompt:
     """The prompt for a policy: a chat turn where the tokenizer has a chat template, otherwise comments above the code."""
     opening = _opening(problem)
     if getattr(tokenizer, "chat_template", None):
-        kind = "a Python program" if problem.entry_point is None else f"the Python {_noun(problem)} `{problem.entry_point}`"
-        messages = [
-            {"role": "system", "content": SYSTEM},
-            {"role": "user", "content": f"Write {kind}. {task_text(problem)}"},
-        ]
-        turn = _apply_chat_template(tokenizer, messages)
-        return Prompt(f"{turn}```python\n{opening}", opening, (FENCE_END,))
+        turn = apply_chat_template(tokenizer, chat_messages(problem))
+        return Prompt(f"{turn}{FENCE_START}{opening}", opening, (FENCE_END,))
     comment = "\n".join(f"# {line}".rstrip() for line in task_text(problem).splitlines())
     # Base models go on to the next function or an example call: those are where the answer ends.
     return Prompt(f"{comment}\n{opening}", opening, (FENCE_END, "\ndef ", "\nclass ", "\nif __name__", "\nprint(", "\n#"))
 
 
-def _apply_chat_template(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+def chat_messages(problem: Problem) -> list[dict[str, str]]:
+    """What a chat model is asked, as messages; the answer starts with `FENCE_START` and the opening."""
+    kind = "a Python program" if problem.entry_point is None else f"the Python {_noun(problem)} `{problem.entry_point}`"
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"Write {kind}. {task_text(problem)}"}]
+
+
+def apply_chat_template(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    """The messages as the model reads them, its own turn opened; in one user turn where the template refuses a system turn."""
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except Exception:  # templates are programs of third parties: some refuse a system turn, each with its own exception

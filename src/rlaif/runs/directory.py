@@ -35,8 +35,9 @@ from rlaif.types import Problem, Rollout
 
 State = Literal["running", "done", "failed", "interrupted"]
 FORMAT = 1
-_FOLDERS = ("checkpoints", "model", "tensorboard", "wandb")
+_FOLDERS = ("checkpoints", "model", "reward_model", "tensorboard", "wandb")
 _FILES = ("config.json", "env.json", "status.json", "report.html", "overlap.json", "lift.json", "judge_cache.sqlite", "journal.jsonl", ".lock")
+_FILES += ("preferences.jsonl", "revisions.jsonl", "summary.json", "split.json")  # what `rlaif prefer` writes
 _LOGS = ("metrics.jsonl", "rollouts.jsonl", "alarms.jsonl")
 
 
