@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import openai
 
@@ -36,6 +36,12 @@ _RETRIES = 3
 _FORMAT_VERSION = "1"
 """Part of the cache key: raise it when the prompt or the meaning of an answer changes."""
 _MARK = re.compile(r"(</?code )[0-9a-f]+>")
+
+
+class AskFailed(NamedTuple):
+    """A question without an answer, and why."""
+
+    why: str
 
 
 class ApiJudge:
@@ -100,6 +106,13 @@ class ApiJudge:
                 reports.append(self._with_notes(futures[key].result(), code))
         return reports
 
+    def ask(self, questions: Sequence[list[dict[str, str]]], *, max_tokens: int, temperature: float = 0.0) -> list[str | AskFailed]:
+        """Free text in answer to chat messages, in order, under the same budget, cache and retries as judgements.
+
+        An answer that cannot be had is an `AskFailed`, never a guess. Equal questions at temperature 0 are asked once.
+        """
+        return list(self._pool.map(lambda messages: self._text(messages, max_tokens, temperature), questions))
+
     def close(self) -> None:
         """Wait for requests in flight and close the connections and the cache."""
         self._pool.shutdown(cancel_futures=True)
@@ -134,6 +147,26 @@ class ApiJudge:
             self.cache.put(key, json.loads(answer.choices[0].message.content))
         return report
 
+    def _text(self, messages: list[dict[str, str]], max_tokens: int, temperature: float) -> str | AskFailed:
+        plain = [messages, self.config.model, self.config.base_url, max_tokens, temperature]
+        key = hashlib.sha256(json.dumps([_FORMAT_VERSION, "text", *plain]).encode()).hexdigest()
+        stored = self.cache.get(key)
+        if stored is not None and isinstance(stored.get("text"), str):
+            return stored["text"]
+        self._attempt.held = None
+        self._attempt.worst = (_most_tokens(messages), max_tokens)
+        try:
+            answer = self._create({"model": self.config.model, "messages": messages, "max_tokens": max_tokens, "temperature": temperature})
+            content = self._content(answer)
+        except Exception as error:  # as in `_one`: a server's fault comes as many types
+            return AskFailed(f"{type(error).__name__}: {str(error)[:200]}")
+        finally:
+            self._settle("failed", None)
+        if isinstance(content, Refusal):
+            return AskFailed(f"{content.kind}: {content.why}")
+        self.cache.put(key, {"text": content})
+        return content
+
     def _ask(self, messages: list[dict[str, str]]) -> Any:
         options: dict[str, Any] = {"model": self.config.model, "messages": messages, "max_tokens": _MAX_COMPLETION_TOKENS, "temperature": 0.0}
         try:
@@ -161,8 +194,12 @@ class ApiJudge:
         return answer
 
     def _read(self, answer: Any) -> JudgeReport:
-        usage = getattr(answer, "usage", None)
-        used = (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (0, 0)
+        content = self._content(answer)
+        return refused_report(content, self.name) if isinstance(content, Refusal) else self._report(content, used=_used(answer))
+
+    def _content(self, answer: Any) -> str | Refusal:
+        """The text of a whole answer by the model that was asked; raises BadAnswer for anything less."""
+        used = _used(answer)
         choices = getattr(answer, "choices", None)
         if not choices:
             raise BadAnswer("no choices", used)
@@ -172,8 +209,8 @@ class ApiJudge:
         if choice.finish_reason == "length":
             raise BadAnswer("cut off before its end", used)
         if choice.finish_reason == "content_filter" or getattr(choice.message, "refusal", None):
-            return refused_report(Refusal("filtered", "the server's content filter stopped the answer"), self.name)
-        return self._report(choice.message.content or "", used=used)
+            return Refusal("filtered", "the server's content filter stopped the answer")
+        return choice.message.content or ""
 
     def _report(self, text: str, *, used: tuple[int, int] = (0, 0), cached: bool = False) -> JudgeReport:
         reason, principles = parse_answer(text, self.constitution, used)
@@ -219,6 +256,11 @@ class ApiJudge:
         booked = used if used is not None else (0, 0) if refused else held
         self.budget.settle(held, booked)
         self.cache.record(booked[0], booked[1], outcome, estimated=used is None and not refused)
+
+
+def _used(answer: Any) -> tuple[int, int]:
+    usage = getattr(answer, "usage", None)
+    return (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (0, 0)
 
 
 def _api_key(config: JudgeConfig) -> str:

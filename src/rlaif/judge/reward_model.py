@@ -227,4 +227,6 @@ def load_reward_judge(config: JudgeConfig) -> RewardModelJudge:
         raise JudgeUnavailable(f"No reward model: {error.what}", error.why, error.try_next) from error
     stored = card.get("calibration") or asdict(IDENTITY)
     calibration = Calibration(stored["kind"], stored["slope"], stored["offset"], tuple(stored["x"]), tuple(stored["y"]))
-    return RewardModelJudge(reward_model, name=f"reward_model:{folder.parent.name if folder.name == FOLDER else folder.name}", calibration=calibration)
+    return RewardModelJudge(
+        reward_model, name=f"reward_model:{folder.parent.name if folder.name == FOLDER else folder.name}", calibration=calibration
+    )
