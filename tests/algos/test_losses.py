@@ -157,3 +157,11 @@ def test_recipes_differ_where_their_papers_do():
     assert recipe_for("dapo").clip_high == 0.28 and recipe_for("dapo", clip_high=0.25).clip_high == 0.25
     assert recipe_for("gspo").clip_low == 3e-4
     assert recipe_for("grpo", clip=0.1).clip_high == 0.1
+
+
+def test_shapes_in_annotations_are_checked():
+    """tests/conftest.py installs beartype over `algos`: a transposed or integer tensor is refused, not broadcast."""
+    with pytest.raises(Exception, match="old_logp_BT"):
+        losses.clipped_surrogate(torch.zeros(2, 3), torch.zeros(3, 2), torch.zeros(2, 3), clip_low=0.2, clip_high=0.2)
+    with pytest.raises(Exception, match="mask_BT"):
+        losses.token_weight(torch.zeros(2, 3), "token", losses.Denominators(1, 1))

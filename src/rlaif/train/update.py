@@ -76,7 +76,7 @@ def update(
     usable_B = batch.valid_PG.flatten() & ~(batch.truncated_PG.flatten() & (config.truncated == "mask"))
     usable_BT = mask_BT & usable_B[:, None]
     if not usable_BT.any():
-        return {"steps": 0, "update_s": time.perf_counter() - start}
+        return {"steps": 0.0, "update_s": time.perf_counter() - start}
     steps = config.update_epochs * config.minibatches
     frozen = first_pass(policy, batch, usable_BT, recipe, config, steps)
     plan = make_plan(batch, usable_B, usable_BT, frozen, recipe, config)
