@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlaif.config import TrainConfig, parse_settings
+from rlaif.config import SettingsT, parse_settings
 from rlaif.errors import UsageError
 from rlaif.runs import RunDir
 
@@ -12,17 +12,17 @@ MAY_CHANGE = frozenset(
 """The rest would make the second half of the run another experiment than the first."""
 
 
-def resumed_config(config: TrainConfig, run: RunDir) -> TrainConfig:
-    """The run's own settings, with those of `config` that were given and may change.
+def resumed_config(config: SettingsT, run: RunDir, may_change: frozenset[str] = MAY_CHANGE) -> SettingsT:
+    """The run's own settings, with those of `config` that were given and are in `may_change`.
 
     Raises UsageError that names the settings which were given and differ but may not.
     """
     stored = run.read_config()
     if not stored:  # killed in its first second: nothing was done yet
         return config
-    saved = parse_settings(TrainConfig, stored, f"{run.path}/config.json")
+    saved = parse_settings(type(config), stored, f"{run.path}/config.json")
     given = config.model_fields_set
-    different = sorted(name for name in given - MAY_CHANGE if getattr(config, name) != getattr(saved, name))
+    different = sorted(name for name in given - may_change if getattr(config, name) != getattr(saved, name))
     if different:
         first = different[0]
         raise UsageError(
@@ -30,4 +30,4 @@ def resumed_config(config: TrainConfig, run: RunDir) -> TrainConfig:
             f"it was started with {first} = {getattr(saved, first)!r}, not {getattr(config, first)!r}",
             "leave those flags out to go on as before, or start a new run in another --output_dir",
         )
-    return saved.model_copy(update={name: getattr(config, name) for name in (given & MAY_CHANGE) | {"output_dir", "resume"}})
+    return saved.model_copy(update={name: getattr(config, name) for name in (given & may_change) | {"output_dir", "resume"}})

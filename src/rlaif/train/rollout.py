@@ -86,7 +86,7 @@ def collect(
     row_problems = [problem for problem in problems for _ in range(config.group_size)]
     completions = [completion for group in completions_PG for completion in group]
     feedbacks = _feedback(engine, journal, row_problems, completions, episode)
-    held_out = _held_out_passed(sandbox, row_problems, completions)
+    held_out = held_out_passed(sandbox, row_problems, completions)
     rollouts = [
         Rollout(episode, problem, completion, feedback, held_out_passed=passed)
         for problem, completion, feedback, passed in zip(row_problems, completions, feedbacks, held_out, strict=True)
@@ -111,7 +111,7 @@ def _feedback(
     return [feedback if feedback is not None else by_place[place] for place, feedback in enumerate(known)]
 
 
-def _held_out_passed(sandbox: Sandbox | None, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[bool | None]:
+def held_out_passed(sandbox: Sandbox | None, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[bool | None]:
     """Whether each completion passes its problem's held-out tests; None where there are none or nobody could say."""
     result: list[bool | None] = [None] * len(problems)
     if sandbox is None:
