@@ -6,7 +6,7 @@ Times are in seconds (`_s`), rewards in [0, 1]. `None` in a score or a reward me
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Role = Literal["shown", "graded", "held_out"]
 """`shown`: in the prompt, never scored. `graded`: the reward, never shown. `held_out`: monitor and evaluation, never in a reward."""
@@ -18,7 +18,9 @@ defines `check(candidate)`. `stdio`: text on standard input, text expected on st
 Outcome = Literal["scored", "policy_failure", "infra_failure", "invalid_input"]
 Band = Literal["poor", "okay", "good"]
 FeedbackMode = Literal["hybrid", "ai", "execution"]
-Difficulty = Literal["easy", "medium", "hard"]
+Difficulty = Literal["intro", "easy", "medium", "hard"]
+"""intro: a line or two, within reach of a model of a hundred million weights; the others as competitions use the words."""
+DIFFICULTIES: tuple[Difficulty, ...] = get_args(Difficulty)
 Split = Literal["train", "validation", "test"]
 Grade = Literal["none", "base", "medium", "strong", "strongest"]
 FinishReason = Literal["eos", "stop", "length"]

@@ -11,8 +11,9 @@ from rlaif.config import SandboxConfig
 from rlaif.problems import load_problems
 from rlaif.problems.check import check_problems
 from rlaif.problems.dedupe import Pair, near_duplicates, together
-from rlaif.problems.split import SPLIT_FILE, known_alike, stratified_split
+from rlaif.problems.split import SPLIT_FILE, known_alike, known_places, stratified_split
 from rlaif.sandbox import Sandbox
+from rlaif.types import DIFFICULTIES
 
 PROBLEMS = load_problems("builtin")
 
@@ -22,7 +23,7 @@ def test_size_and_splits() -> None:
     splits = Counter(problem.split for problem in PROBLEMS)
     assert splits["test"] >= 100 and splits["validation"] >= 40
     assert min(Counter(problem.difficulty for problem in PROBLEMS).values()) >= 50
-    assert {problem.difficulty for problem in PROBLEMS if problem.split == "test"} == {"easy", "medium", "hard"}
+    assert {problem.difficulty for problem in PROBLEMS if problem.split == "test"} == set(DIFFICULTIES)
     topics = {problem.topic for problem in PROBLEMS}
     assert {"strings", "lists", "dictionaries", "numbers", "dates", "recursion", "dynamic_programming", "graphs", "parsing"} <= topics
     assert {"classes", "generators", "simulation"} <= topics and {problem.topic for problem in PROBLEMS if problem.split == "test"} == topics
@@ -41,7 +42,8 @@ def test_shape(problem) -> None:
 
 def test_the_split_is_the_one_that_the_rule_gives() -> None:
     words = [Pair(first, second, 0.0, 0.0, "both") for first, second in known_alike()]
-    expected = stratified_split(PROBLEMS, together([*near_duplicates(PROBLEMS), *words]))
+    expected = stratified_split(PROBLEMS, together([*near_duplicates(PROBLEMS), *words]), known_places(PROBLEMS))
+    assert set(known_places(PROBLEMS)) == set(expected), "run python -m rlaif.problems.split after adding problems"
     assert {problem.id: problem.split for problem in PROBLEMS} == expected, "run python -m rlaif.problems.split after changing problems"
 
 

@@ -91,6 +91,11 @@ def test_split_is_stable_stratified_and_keeps_groups_together() -> None:
         assert share == pytest.approx(0.16, abs=0.06)
     for group in groups:
         assert len({chosen[name] for name in group}) == 1
+    more = [*problems, *(Problem(id=f"new/{i}", prompt="p", topic="new", difficulty="easy") for i in range(40))]
+    later = stratified_split(more, [*groups, ["new/0", "a/5"]], chosen)
+    assert {name: later[name] for name in chosen} == chosen, "what was placed stays"
+    assert later["new/0"] == chosen["a/5"], "and takes along what is like it"
+    assert 1 <= sum(later[f"new/{i}"] == "test" for i in range(40)) <= 12
     assert stable_hash("a") == 0xCA978112CA1BBDCA, "the first 8 bytes of SHA-256 of 'a'"
 
 

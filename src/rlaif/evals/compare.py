@@ -9,6 +9,7 @@ from typing import Any
 from rlaif.errors import BelowThreshold, UsageError
 from rlaif.evals.passk import Paired, paired
 from rlaif.evals.result import EvalResult, verdict
+from rlaif.types import DIFFICULTIES
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def compare(before: EvalResult, after: EvalResult) -> Comparison:
     both = [(first[row.id], row) for row in after.judged if row.id in first]
     if not both:
         raise UsageError("These two evaluations cannot be compared", "no problem was judged on both sides", "run `rlaif doctor`")
-    levels = [level for level in ("easy", "medium", "hard") if any(old.difficulty == level for old, _ in both)]
+    levels = [level for level in DIFFICULTIES if any(old.difficulty == level for old, _ in both)]
     return Comparison(
         before,
         after,

@@ -11,7 +11,7 @@ from typing import Any
 
 from rlaif.errors import UsageError
 from rlaif.evals.passk import Interval, mean_interval, pass_at_k
-from rlaif.types import Difficulty
+from rlaif.types import DIFFICULTIES, Difficulty
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,8 @@ class EvalResult:
         return self.pass_at(1)
 
     def by_difficulty(self) -> dict[str, Interval]:
-        """pass@1 per difficulty, easy to hard."""
-        return self._by(lambda row: row.difficulty, ["easy", "medium", "hard"])
+        """pass@1 per difficulty, from the lowest to the highest."""
+        return self._by(lambda row: row.difficulty, DIFFICULTIES)
 
     def by_topic(self) -> dict[str, Interval]:
         """pass@1 per topic, by name."""

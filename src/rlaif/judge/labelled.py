@@ -11,7 +11,7 @@ from typing import Any
 
 from rlaif.errors import ProblemFileError
 from rlaif.judge.constitution import BELIEF
-from rlaif.types import Problem, TestCase
+from rlaif.types import DIFFICULTIES, Problem, TestCase
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def from_row(row: Any, path: Path, line: int) -> Labelled:
         str(row.get("signature") or ""),
         str(row.get("preamble") or ""),
         reference if isinstance(reference, str) else None,
-        difficulty if difficulty in ("easy", "medium", "hard") else "easy",
+        difficulty if difficulty in DIFFICULTIES else "easy",
         str(row.get("topic") or "general"),
     )
     return Labelled(problem, row["solution"], float(label), str(row.get("principle", BELIEF)), str(row.get("kind", "sample")))

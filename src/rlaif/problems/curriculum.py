@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rlaif.types import Problem
+from rlaif.types import DIFFICULTIES, Problem
 
 PRIOR_PASS, PRIOR_FAIL = 1.0, 1.0
 DISCOUNT = 0.7
@@ -118,7 +118,7 @@ class Curriculum:
         rate = np.divide(self.passed, self.passed + self.failed, out=np.zeros(len(seen)), where=seen)
         by_difficulty = {
             level: int(sum(self.times_drawn[i] for i, problem in enumerate(self.problems) if problem.difficulty == level))
-            for level in ("easy", "medium", "hard")
+            for level in DIFFICULTIES
         }
         return {
             "problems": len(self.problems),

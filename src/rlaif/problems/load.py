@@ -12,7 +12,7 @@ from typing import Any
 from rlaif.errors import ProblemFileError, UsageError
 from rlaif.problems import split as splits
 from rlaif.problems.schema import problem_from_dict
-from rlaif.types import Problem, Split
+from rlaif.types import DIFFICULTIES, Problem, Split
 
 DATA = Path(__file__).parent / "data"
 
@@ -20,8 +20,8 @@ DATA = Path(__file__).parent / "data"
 def load_problems(name: str, *, split: Split | None = None, limit: int | None = None) -> list[Problem]:
     """The problems of `name`, in a fixed order.
 
-    name: `builtin`, `builtin/TOPIC`, a `.jsonl` or `.json` file (our layout, the seed's, HumanEval's or MBPP's), a folder written by
-    Hugging Face `datasets` (or holding .parquet or .jsonl files), or a public data set's name (`problems.datasets_hub.NAMES`).
+    name: `builtin`, `builtin/LEVEL` (a difficulty, such as `builtin/intro`), `builtin/TOPIC`, a `.jsonl` or `.json` file (our layout, the seed's,
+    HumanEval's or MBPP's), a folder written by Hugging Face `datasets` (or holding .parquet or .jsonl files), or a public data set's name (`problems.datasets_hub.NAMES`).
     split: only these; None: all of them. A file that names no splits has a fifth of its problems held out as test by a stable hash;
     one with fewer than 10 problems is too small for that, and all of it belongs to every split.
     limit: at most so many, the first ones.
@@ -51,10 +51,10 @@ def measured_pass_rates() -> dict[str, float]:
 
 @lru_cache(maxsize=64)
 def _builtin(topic: str) -> tuple[Problem, ...]:
-    if topic and topic not in builtin_topics():
-        raise UsageError(f"No built-in topic '{topic}'", "", f"one of {', '.join(builtin_topics())}")
+    if topic and topic not in (*DIFFICULTIES, *builtin_topics()):
+        raise UsageError(f"No built-in level or topic '{topic}'", "", f"one of {', '.join((*DIFFICULTIES, *builtin_topics()))}")
     if topic:
-        return tuple(problem for problem in _builtin("") if problem.topic == topic)
+        return tuple(problem for problem in _builtin("") if topic in (problem.topic, problem.difficulty))
     problems = [problem for path in sorted(DATA.glob("*.jsonl")) for problem in read_jsonl(path, source="builtin")]
     return tuple(splits.with_builtin_split(problems))
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 from rlaif.types import Difficulty, Problem, TestCase, TestReport
 
-DIFFICULTY_SHARE: dict[Difficulty, float] = {"easy": 0.6, "medium": 0.8, "hard": 1.0}
+DIFFICULTY_SHARE: dict[Difficulty, float] = {"intro": 0.5, "easy": 0.6, "medium": 0.8, "hard": 1.0}
 """How much of the credit a problem of each difficulty pays: part of a hard problem is worth more than part of an easy one."""
 
 
