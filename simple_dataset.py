@@ -22,6 +22,6 @@ problems = [
 
 
 def create_dataset():
-    """(train, test): your problems and the built-in training set, and the built-in test set, which is never trained on."""
+    """(train, test): your problems and the built-in ones of the first level, and held-out ones of that level, which is never trained on."""
     mine = problems_from_rows(problems, path=__file__)
-    return [*mine, *load_problems("builtin", split="train")], load_problems("builtin", split="test")
+    return [*mine, *load_problems("builtin/intro", split="train")], load_problems("builtin/intro", split="test")

