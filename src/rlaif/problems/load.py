@@ -21,7 +21,8 @@ def load_problems(name: str, *, split: Split | None = None, limit: int | None = 
     """The problems of `name`, in a fixed order.
 
     name: `builtin`, `builtin/LEVEL` (a difficulty, such as `builtin/intro`), `builtin/TOPIC`, a `.jsonl` or `.json` file (our layout, the seed's,
-    HumanEval's or MBPP's), a folder written by Hugging Face `datasets` (or holding .parquet or .jsonl files), or a public data set's name (`problems.datasets_hub.NAMES`).
+    HumanEval's or MBPP's), a folder written by Hugging Face `datasets` (or holding .parquet or .jsonl files), or a public data set's name
+    (`problems.datasets_hub.NAMES`).
     split: only these; None: all of them. A file that names no splits has a fifth of its problems held out as test by a stable hash;
     one with fewer than 10 problems is too small for that, and all of it belongs to every split.
     limit: at most so many, the first ones.
