@@ -181,6 +181,13 @@ def test_on_a_terminal_code_is_highlighted_and_ctrl_d_leaves(terminal: Callable[
     chat.expect("task> ")
     row = next(line for line in _plain(chat.before).splitlines() if line.count("return a + b") == 2)
     assert len(row.rstrip()) <= 120, "the two answers stand side by side, inside the window"
+    chat.send("half a line")
+    chat.sendintr()  # one is enough, also with the threads of two models about
+    chat.expect("/quit leaves")
+    chat.expect("task> ")
+    chat.sendline("add(2, 3) == 6")
+    chat.expect("task> ")
+    assert "fails: add(2, 3) gives 5, not 6" in _plain(chat.before), "the line begun before Ctrl-C is gone, and the sandbox is not"
     chat.sendeof()
     chat.expect(pexpect.EOF)
     chat.close()
@@ -191,14 +198,36 @@ def test_ctrl_c_at_the_prompt_stays(terminal: Callable[..., pexpect.spawn]):
     chat = terminal(*CHAT)
     chat.expect("task> ")
     chat.send("half a line")
-    for _ in range(10):  # one that comes before the line editor is ready is noticed late
-        chat.sendintr()
-        if chat.expect(["/quit leaves", pexpect.TIMEOUT], timeout=3) == 0:
-            break
-    else:
-        pytest.fail("Ctrl-C was not heard")
+    chat.sendintr()
+    chat.expect("/quit leaves")
+    chat.expect("task> ")
     chat.sendeof()
     chat.expect(pexpect.EOF)
+
+
+CTRL_C_FOR_ANOTHER_THREAD = """
+import readline, signal, threading, time
+from rlaif.cli.chat_view import View
+def interrupt():
+    time.sleep(0.5)  # the main thread waits for a key by now
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
+for line in View().lines():
+    print("got", line)
+"""
+
+
+def test_ctrl_c_that_the_system_gives_to_another_thread_is_heard():
+    chat = pexpect.spawn(sys.executable, ["-c", CTRL_C_FOR_ANOTHER_THREAD], encoding="utf-8", timeout=20, echo=False)
+    chat.expect("task> ")
+    chat.expect("/quit leaves")
+    chat.expect("task> ")
+    chat.sendline("still here")
+    chat.expect("got still here")
+    chat.sendeof()
+    chat.expect(pexpect.EOF)
+    chat.close()
+    assert chat.exitstatus == 0
 
 
 def test_a_narrow_terminal_without_colour(terminal: Callable[..., pexpect.spawn]):

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlaif.cli.chat_model import Written
+from rlaif.cli.ctrl_c import heard_at_once
 from rlaif.runs.text import printable
 from rlaif.types import Feedback, TestCase, TestReport, TestResult
 
@@ -43,12 +44,15 @@ class View:
             import readline  # noqa: F401  # arrow keys and the lines typed before
         while True:
             try:
-                yield input(PROMPT)
+                with heard_at_once():
+                    line = input(PROMPT)
             except KeyboardInterrupt:
                 self.note("\nCtrl-D or /quit leaves.")
             except EOFError:
                 self.text("")
                 return
+            else:
+                yield line
 
     # -- telling -----------------------------------------------------------------------------------------------------------------------
 
