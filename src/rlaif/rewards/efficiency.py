@@ -7,6 +7,7 @@ can be grown, or where neither program takes a time worth measuring, there is no
 
 from __future__ import annotations
 
+import hashlib
 import math
 import threading
 from collections import OrderedDict
@@ -24,7 +25,8 @@ MEANINGFUL_S = 0.03
 """CPU time below which a program is fast whatever the ratio."""
 REFERENCE_MAX_S = 0.01
 """A shape is grown no further once the reference takes this long."""
-_REMEMBERED = 4096
+_REMEMBERED, _PLANS = 4096, 512
+"""Results of programs, and plans (each some hundred kilobytes of grown inputs), that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +50,14 @@ class EfficiencyMeter:
 
     def __init__(self, sandbox: Any) -> None:
         self.sandbox = sandbox
-        self._plans: dict[tuple[str, str], tuple[float, list[list[Rung]]]] = {}
+        self._plans: OrderedDict[tuple[str, str], tuple[float, list[list[Rung]]]] = OrderedDict()
         self._known: OrderedDict[tuple[str, str], float | None] = OrderedDict()
         self._lock = threading.Lock()
         self._locks: dict[tuple[str, str], threading.Lock] = {}
 
     def efficiency(self, problem: Problem, code: str) -> float | None:
         """In [0, 1]; the worst over the shapes of input. Only ask for programs that pass their tests."""
-        key = (problem.id, code)
+        key = (problem.id, _digest(code))
         with self._lock:
             if key in self._known:
                 return self._known[key]
@@ -100,13 +102,16 @@ class EfficiencyMeter:
 
     def _plan(self, problem: Problem) -> tuple[float, list[list[Rung]]]:
         """(start-up CPU seconds, rungs per shape) for a problem, measured once on its reference."""
-        key = (problem.id, problem.reference or "")
+        key = (problem.id, _digest(problem.reference or ""))
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:  # one thread plans a problem, the others wait for its plan
-            if key not in self._plans:
-                self._plans[key] = self._new_plan(problem)
-        return self._plans[key]
+            plan = self._plans.get(key) or self._new_plan(problem)
+        with self._lock:
+            self._plans[key] = plan
+            while len(self._plans) > _PLANS:  # a server meets problems without end
+                self._locks.pop(self._plans.popitem(last=False)[0], None)
+        return plan
 
     def _new_plan(self, problem: Problem) -> tuple[float, list[list[Rung]]]:
         reference = problem.reference or ""
@@ -142,3 +147,7 @@ class EfficiencyMeter:
         if report.outcome != "scored" or not report.results or report.results[0].error:
             return None
         return report.cpu_s
+
+
+def _digest(code: str) -> str:
+    return hashlib.sha256(code.encode("utf-8", "surrogatepass")).hexdigest()

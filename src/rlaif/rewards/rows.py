@@ -33,6 +33,8 @@ def entry_of(obj: Any, *, path: str, line: int, needs_tests: bool) -> Entry:
         problem = problem_from_dict(obj, path=path, line=line, all_graded=True)
     except ProblemFileError as error:
         return Entry(line, identity, None, why=_why(error))
+    except (ValueError, RecursionError, MemoryError) as error:  # a stranger's Python: half characters, absurd nesting, absurd numbers
+        return Entry(line, identity, None, why=f"it cannot be read: {str(error)[:200]}")
     code = obj.get("solution")
     if not isinstance(code, str):
         return Entry(line, identity, None, why="field 'solution': it is missing" if code is None else "field 'solution': expected a string")
