@@ -17,6 +17,7 @@ from rlaif.cli.group import run_group
 from rlaif.config import SandboxConfig, Settings
 from rlaif.errors import RunFailed, UsageError
 from rlaif.problems import load_problems, problem_to_dict
+from rlaif.problems.export import export_problems, export_row
 from rlaif.runs.text import printable
 from rlaif.types import Difficulty, Problem, Split
 
@@ -44,10 +45,12 @@ class CheckConfig(ProblemSetConfig):
 
 
 class ExportConfig(ProblemSetConfig):
-    """Which problems of the set, and where they go."""
+    """Which problems of the set, in which layout, and where they go."""
 
+    format: Literal["rlaif", "trl", "verl", "openrlhf", "verifiers"] = "rlaif"
+    """rlaif: our own layout, to edit and to train on; the others: the rows that this trainer reads, without held-out tests."""
     out: Path | None = None
-    """The file to write; default: standard output."""
+    """The file to write; default: standard output. For another trainer also .parquet, which verl wants."""
 
 
 LIST = CommandLine(
@@ -68,7 +71,7 @@ CHECK = CommandLine(
 )
 EXPORT = CommandLine(
     "rlaif problems export",
-    "The set as JSONL in this project's layout, with the role of every test, to edit and to train on.",
+    "The set as JSONL in this project's layout, with the role of every test, or as the rows that another trainer reads.",
     "rlaif problems export builtin --difficulty easy --out my_problems.jsonl",
     ExportConfig,
     positionals=(_SET,),
@@ -81,7 +84,7 @@ def run(argv: Sequence[str]) -> int:
     commands = {
         "list": ("what a set holds", _list),
         "check": ("whether its references pass and its tests can tell", _check),
-        "export": ("the set as JSONL, to edit", _export),
+        "export": ("the set as JSONL, to edit, or as another trainer's rows", _export),
     }
     return run_group("rlaif problems", "Problem sets: the built-in ones, public ones by name, and files.", "rlaif problems list", commands, argv)
 
@@ -123,14 +126,18 @@ def _list(argv: Sequence[str]) -> int:
 def _export(argv: Sequence[str]) -> int:
     parsed = EXPORT.parse(argv)
     problems = choose(parsed.word("NAME"), parsed.settings)
-    lines = (json.dumps(problem_to_dict(one), ensure_ascii=False) + "\n" for one in problems)
-    path = parsed.settings.out
-    if path is None:
-        sys.stdout.writelines(lines)
-        return 0
-    if path.exists() and "force" not in parsed.switches:
+    path, format = parsed.settings.out, parsed.settings.format
+    if path is not None and path.exists() and "force" not in parsed.switches:
         raise UsageError(f"{path} exists", "", "--force to write over it, or another --out")
-    path.write_text("".join(lines), encoding="utf-8")
+    if path is not None and format != "rlaif":
+        export_problems(problems, format, path)
+    else:
+        rows = (problem_to_dict(one) if format == "rlaif" else export_row(one, format) for one in problems)
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        if path is None:
+            sys.stdout.writelines(lines)
+            return 0
+        path.write_text("".join(lines), encoding="utf-8")
     print(f"{len(problems)} problems written to {path}")
     return 0
 
