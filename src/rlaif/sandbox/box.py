@@ -20,6 +20,8 @@ from rlaif.types import Grade, Problem, Role, TestCase, TestReport, TestResult
 _NUMPY = re.compile(r"\bnumpy\b")
 SHARED_ATTEMPTS, LONE_ATTEMPTS = 3, 4
 """Tries on the common zygote, then on one that runs nothing else."""
+MAX_SPARES = 2
+"""Processes kept forked in advance on each zygote. More would help only a machine whose zygote is slower than its workers together."""
 STRONG = ("rlimits", "session", "no_new_privs", "non_dumpable", "seccomp", "landlock")
 
 
@@ -48,8 +50,9 @@ class Sandbox:
         self.config = config or SandboxConfig()
         self._without = _without
         self._lowering = _lowering
-        self._common = Zygote(without=_without)
-        self._numpy = Zygote(numpy=True, without=_without)
+        spares = min(self.config.workers, MAX_SPARES)
+        self._common = Zygote(without=_without, spares=spares)
+        self._numpy = Zygote(numpy=True, without=_without, spares=spares)
         try:
             self._hello: dict[str, Any] = self._common.start()
         except SandboxUnavailable:
@@ -105,7 +108,7 @@ class Sandbox:
         problem = Problem("evaluate", "", preamble=preamble)
         run = Run(self._zygote(code, preamble, test.input), self.config, self.grade, problem, code, ())
         try:
-            child = run.spawn(protocol.KIND_SOLUTION)
+            child, _ = run.children_for(False)
             loaded = yield from child.ask(protocol.ASK, {"preamble": preamble, "code": code, "entry": None})
             if "ok" not in loaded:
                 return TestResult(test, False, None, str(loaded.get("text", ""))[: protocol.MAX_TEXT])

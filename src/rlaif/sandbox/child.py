@@ -47,32 +47,22 @@ class Exit:
 class ChildProcess:
     """One child. Methods that wait are generators for `loop`."""
 
-    def __init__(self, zygote: Zygote, kind: int, fds: dict[int, int], *, cpu_s: float, memory: int, fsize: int, deadline: float) -> None:
-        """`fds`: extra descriptors by protocol.HAS_ bit. With HAS_CHANNEL absent a channel is made here. Raises ZygoteGone."""
-        self.zygote = zygote
+    def __init__(self, zygote: Zygote, started: int, status: socket.socket, channel: socket.socket | None, deadline: float) -> None:
+        """`started`: which start of the zygote it belongs to. `channel`: None for a whole program, which is told nothing."""
+        self.zygote, self.started = zygote, started
+        self.status, self.channel = status, channel
         self.deadline = deadline
         self.exit: Exit | None = None
         self.buffer = b""
-        self.channel: socket.socket | None = None
-        theirs: socket.socket | None = None
-        fds = dict(fds)
-        if protocol.HAS_CHANNEL not in fds:
-            self.channel, theirs = socket.socketpair()
-            fds[protocol.HAS_CHANNEL] = theirs.fileno()
-        try:
-            self.status = zygote.spawn(kind, sum(fds), [fds[bit] for bit in sorted(fds)], cpu_s, memory, fsize)
-        except BaseException:
-            if self.channel is not None:
-                self.channel.close()
-            raise
-        finally:
-            if theirs is not None:
-                theirs.close()
-        self.started = zygote.starts
 
     # -- frames --------------------------------------------------------------------------------------------------------
     def ask(self, kind: int, obj: Any, last: bool = False) -> Task[Any]:
         """Send one question, return the answer. Raises Ended, ZygoteGone or SpawnFailed. `last`: BYE goes along with it."""
+        number = yield from self.put(kind, obj, last)
+        return (yield from self.hear(number))
+
+    def put(self, kind: int, obj: Any, last: bool = False) -> Task[int]:
+        """Send one question; its number, which nobody could foresee."""
         number = _number(32)
         if self.buffer or self._pending():
             raise Ended("tampering", "it spoke before it was asked")
@@ -80,6 +70,10 @@ class ChildProcess:
         if last:
             data += protocol.pack(0, BYE, None)
         yield from self._send(data)
+        return number
+
+    def hear(self, number: int) -> Task[Any]:
+        """The answer to the question with this number, and nothing else."""
         got, answer_kind, reply = yield from self._frame()
         if got != number or answer_kind != ANSWER or type(reply) is not dict:
             raise Ended("tampering", "it sent a frame that nobody asked for")

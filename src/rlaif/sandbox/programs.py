@@ -16,7 +16,7 @@ from rlaif.sandbox.inside import codec, protocol
 from rlaif.sandbox.inside.protocol import ASK
 from rlaif.sandbox.loop import Task
 from rlaif.sandbox.lower import Question, Step
-from rlaif.sandbox.zygotes import Zygote
+from rlaif.sandbox.zygotes import Limits, Zygote
 from rlaif.types import Grade, Problem, TestReport, TestResult
 
 MAX_FILE = 16 * 2**20
@@ -37,6 +37,7 @@ class Run:
         self.problem, self.code, self.steps = problem, code, steps
         self.exact = problem.imported
         self.deadline = time.monotonic() + 3 * config.timeout_s
+        self.limits = Limits(config.timeout_s, config.memory_bytes, MAX_FILE)
         self.children: list[ChildProcess] = []
         self.results: list[TestResult] = []
         self.stdout = ""
@@ -45,12 +46,15 @@ class Run:
         stdio = any(step.test.form == "stdio" for step in steps)
         self.path = "none" if stdio or not steps else "lowered" if lowered == len(steps) else "opaque" if not lowered else "mixed"
 
-    def spawn(self, kind: int, fds: dict[int, int] | None = None) -> ChildProcess:
-        child = ChildProcess(
-            self.zygote, kind, fds or {}, cpu_s=self.config.timeout_s, memory=self.config.memory_bytes, fsize=MAX_FILE, deadline=self.deadline
-        )
-        self.children.append(child)
-        return child
+    def children_for(self, tester: bool) -> tuple[ChildProcess, ChildProcess | None]:
+        """A solution child and, if asked for, a test child at its channel. Raises ZygoteGone or SandboxUnavailable."""
+        hatched, started = self.zygote.take(self.limits, tester)
+        solution = ChildProcess(self.zygote, started, hatched.status, hatched.channel, self.deadline)
+        self.children.append(solution)
+        if hatched.tester is None:
+            return solution, None
+        self.children.append(ChildProcess(self.zygote, started, *hatched.tester, self.deadline))
+        return solution, self.children[-1]
 
     # -- the whole program ---------------------------------------------------------------------------------------------
     def report(self) -> Task[TestReport]:
@@ -86,15 +90,14 @@ class Run:
 
     # -- functions and classes -----------------------------------------------------------------------------------------
     def _module(self) -> Task[None]:
-        solution = self.spawn(protocol.KIND_SOLUTION)
-        assert solution.channel is not None
-        tester: ChildProcess | None = None
+        opaque = any(step.questions is None and not step.error for step in self.steps)
+        solution, tester = self.children_for(opaque)
         entry = self.problem.entry_point
-        if any(step.questions is None and not step.error for step in self.steps):  # at once, so that both children start side by side
-            tester = self.spawn(protocol.KIND_TEST, {protocol.HAS_PEER: solution.channel.fileno()})
         job = {"preamble": self.problem.preamble, "code": self.code, "entry": entry}
         try:
-            loaded = yield from solution.ask(ASK, job)
+            number = yield from solution.put(ASK, job)
+            self.zygote.prepare(self.limits, opaque)  # it forks the next program's children while this one's work
+            loaded = yield from solution.hear(number)
         except protocol.Oversize:
             raise Ended("syntax_error", "the code is too large") from None
         if "ok" not in loaded:
@@ -210,10 +213,10 @@ class Run:
     def _script(self, step: Step) -> Task[TestResult]:
         test = step.test
         with _file(test.input) as stdin, _file("") as stdout, _file(json.dumps([self.problem.preamble, self.code])) as code:
-            child = self.spawn(
-                protocol.KIND_SCRIPT,
-                {protocol.HAS_CHANNEL: code.fileno(), protocol.HAS_STDIN: stdin.fileno(), protocol.HAS_STDOUT: stdout.fileno()},
-            )
+            fds = {protocol.HAS_CHANNEL: code.fileno(), protocol.HAS_STDIN: stdin.fileno(), protocol.HAS_STDOUT: stdout.fileno()}
+            status, started = self.zygote.spawn(protocol.KIND_SCRIPT, fds, self.limits)
+            child = ChildProcess(self.zygote, started, status, None, self.deadline)
+            self.children.append(child)
             exit_ = yield from child.ended()
             output = os.pread(stdout.fileno(), MAX_FILE, 0).decode("utf-8", "replace")
         if not self.stdout:

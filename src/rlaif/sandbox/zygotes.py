@@ -12,6 +12,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,10 @@ ENVIRONMENT |= {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_T
 BOOT = Path(__file__).parent / "inside" / "boot.py"
 
 
+SPARE_AGE_S = 10.0
+"""A child that has waited longer is not used: what it was given at its birth (the limit on threads, say) may be out of date."""
+
+
 class ZygoteGone(Exception):
     """The zygote died or cannot be reached; the program may be retried on a fresh one."""
 
@@ -34,12 +41,64 @@ def interpreter() -> str:
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 
-class Zygote:
-    """One zygote process and its control socket. Thread-safe; `generation` counts restarts."""
+def caged(layers: dict[str, bool]) -> bool:
+    """True where a program can reach no other process; only there may the next program's process exist while one runs."""
+    return bool(layers.get("seccomp") and layers.get("landlock"))
 
-    def __init__(self, *, numpy: bool = False, without: frozenset[str] = frozenset()) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one child may use."""
+
+    cpu_s: float
+    memory: int
+    fsize: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hatched:
+    """A fresh solution child that has been told nothing, with a fresh test child at its channel if `tester` is there."""
+
+    limits: Limits
+    born: float
+    status: socket.socket
+    channel: socket.socket
+    tester: tuple[socket.socket, socket.socket] | None
+    """(status, channel) of the test child."""
+
+    def close(self) -> None:
+        """Hanging up kills them."""
+        for end in (self.channel, self.status, *(self.tester or ())):
+            end.close()
+
+    def usable(self, now: float) -> bool:
+        """Still alive and young."""
+        if now - self.born > SPARE_AGE_S:
+            return False
+        try:
+            for status in (self.status, *(self.tester or ())[:1]):
+                try:
+                    status.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+                    return False  # the zygote's word that it is dead, or the zygote itself is
+                except BlockingIOError:
+                    pass
+        except OSError:
+            return False
+        return True
+
+
+class Zygote:
+    """One zygote process and its control socket. Thread-safe; `starts` counts restarts.
+
+    `spares` children (a solution child, or one with its test child) are kept forked and locked down in advance, so that the
+    next program need not wait for that. Each still runs one program only.
+    """
+
+    def __init__(self, *, numpy: bool = False, without: frozenset[str] = frozenset(), spares: int = 0) -> None:
         self.numpy = numpy
         self.without = without
+        self.spares = spares
+        self.waiting: dict[bool, deque[Hatched]] = {False: deque(), True: deque()}
         self.lock = threading.Lock()
         self.process: subprocess.Popen[bytes] | None = None
         self.control: socket.socket | None = None
@@ -94,6 +153,7 @@ class Zygote:
         self.starts += 1
 
     def _stop(self) -> None:
+        self._drop_spares()
         if self.control is not None:
             self.control.close()
             self.control = None
@@ -109,16 +169,24 @@ class Zygote:
                 self._start()
             return self.hello
 
-    def spawn(self, kind: int, has: int, fds: list[int], cpu_s: float, memory: int, fsize: int) -> socket.socket:
-        """Ask for a child with these descriptors. Returns the status socket. Raises ZygoteGone or SandboxUnavailable."""
+    def spawn(self, kind: int, fds: dict[int, int], limits: Limits) -> tuple[socket.socket, int]:
+        """Ask for a child with these descriptors, by protocol.HAS_ bit. Returns (status socket, which start of the zygote it belongs to).
+
+        Raises ZygoteGone or SandboxUnavailable.
+        """
+        with self.lock:
+            status = self._spawn(kind, fds, limits)
+            return status, self.starts
+
+    def _spawn(self, kind: int, fds: dict[int, int], limits: Limits) -> socket.socket:
         ours, theirs = socket.socketpair()
-        record = protocol.SPAWN.pack(kind, has, 0, int(cpu_s * 1000), memory, fsize, 0)
-        with theirs, self.lock:
+        record = protocol.SPAWN.pack(kind, sum(fds), 0, int(limits.cpu_s * 1000), limits.memory, limits.fsize, 0)
+        with theirs:
             try:
                 if self.control is None:
                     self._start()
                 assert self.control is not None
-                socket.send_fds(self.control, [record], [theirs.fileno(), *fds])
+                socket.send_fds(self.control, [record], [theirs.fileno(), *(fds[bit] for bit in sorted(fds))])
             except OSError as error:
                 self._stop()
                 ours.close()
@@ -129,6 +197,54 @@ class Zygote:
         ours.setblocking(False)
         return ours
 
+    def _with_channel(self, kind: int, fds: dict[int, int], limits: Limits) -> tuple[socket.socket, socket.socket]:
+        channel, theirs = socket.socketpair()
+        try:
+            with theirs:
+                return self._spawn(kind, {protocol.HAS_CHANNEL: theirs.fileno()} | fds, limits), channel
+        except BaseException:
+            channel.close()
+            raise
+
+    def _hatch(self, limits: Limits, tester: bool) -> Hatched:
+        status, channel = self._with_channel(protocol.KIND_SOLUTION, {}, limits)
+        second = None
+        try:
+            if tester:
+                second = self._with_channel(protocol.KIND_TEST, {protocol.HAS_PEER: channel.fileno()}, limits)
+        except BaseException:
+            status.close()
+            channel.close()
+            raise
+        return Hatched(limits, time.monotonic(), status, channel, second)
+
+    def take(self, limits: Limits, tester: bool) -> tuple[Hatched, int]:
+        """Fresh children for one program, and which start of the zygote they belong to. Raises ZygoteGone or SandboxUnavailable."""
+        with self.lock:
+            now = time.monotonic()
+            while self.waiting[tester]:
+                spare = self.waiting[tester].popleft()
+                if spare.limits == limits and spare.usable(now):
+                    return spare, self.starts
+                spare.close()
+            return self._hatch(limits, tester), self.starts
+
+    def prepare(self, limits: Limits, tester: bool) -> None:
+        """Fork in advance what the next program of this kind will need. Best called while the zygote has nothing else to do."""
+        with self.lock, contextlib.suppress(ZygoteGone, SandboxUnavailable, OSError):  # whoever needs it will be told
+            if self.control is not None and len(self.waiting[tester]) < self.spares and caged(self.hello["layers"]):
+                self.waiting[tester].append(self._hatch(limits, tester))
+
+    def drop_spares(self) -> None:
+        """End the children that wait for a program."""
+        with self.lock:
+            self._drop_spares()
+
+    def _drop_spares(self) -> None:
+        for waiting in self.waiting.values():
+            while waiting:
+                waiting.pop().close()
+
     def lost(self, started: int) -> None:
         """A program found the zygote dead: drop it, unless another thread has started a new one since."""
         with self.lock:
@@ -138,6 +254,7 @@ class Zygote:
     def close(self) -> None:
         """Stop it; every child dies with it."""
         with self.lock:
+            self._drop_spares()
             process, control = self.process, self.control
             self.process = self.control = None
         if control is not None:
