@@ -29,7 +29,11 @@ class Prompt:
 
 
 def task_text(problem: Problem) -> str:
-    """The task in words with its shown tests. Never a graded or held-out value."""
+    """The task in words with its shown tests, whatever their form. Never a graded or held-out value.
+
+    MBPP's first assert is its shown test: the words alone tell neither the order of the arguments nor what comes back. (Its paper shows
+    all three, arXiv 2108.07732; with one, as EvalPlus does, the others can be trained on. Evaluation runs all of them.)
+    """
     parts = [problem.prompt.strip()]
     examples = [f"{test.input} returns {test.expected}" for test in problem.tests_of("shown") if test.form == "call"]
     if examples:
@@ -37,10 +41,12 @@ def task_text(problem: Problem) -> str:
     for test in problem.tests_of("shown"):
         if test.form == "stdio":
             parts.append(f"Input:\n{test.input.rstrip()}\nOutput:\n{test.expected.rstrip()}")
+        elif test.form == "code":
+            parts.append(f"Your code must pass this test:\n{test.input.strip()}")
     return "\n\n".join(parts)
 
 
-def _opening(problem: Problem) -> str:
+def opening_of(problem: Problem) -> str:
     """The code the answer starts with: what the prompt supplies and the signature.
 
     It ends without a newline: tokenizers merge a newline with the indentation after it, so a prompt that ends in one is a text the
@@ -51,7 +57,7 @@ def _opening(problem: Problem) -> str:
 
 def build_prompt(problem: Problem, tokenizer: Any) -> Prompt:
     """The prompt for a policy: a chat turn where the tokenizer has a chat template, otherwise comments above the code."""
-    opening = _opening(problem)
+    opening = opening_of(problem)
     if getattr(tokenizer, "chat_template", None):
         turn = apply_chat_template(tokenizer, chat_messages(problem))
         return Prompt(f"{turn}{FENCE_START}{opening}", opening, (FENCE_END,))

@@ -153,7 +153,8 @@ def _round(opened: Open[CollectConfig], sampler: Sampler, judge: PairJudge | Non
     pairs: list[Pair] = []
     dropped: Counter[str] = Counter()
     for problem, answers in zip(problems, groups, strict=True):
-        made = make_pairs(problem, answers, judge, sampler.policy.tokenizer, most=config.pairs_per_problem, number=number, rng=rng)
+        limits = {"most": config.pairs_per_problem, "most_judged": config.judged_per_problem}
+        made = make_pairs(problem, answers, judge, sampler.policy.tokenizer, **limits, number=number, rng=rng)
         pairs += made.pairs
         dropped += made.dropped
     samples = sum(map(len, groups))
@@ -161,8 +162,6 @@ def _round(opened: Open[CollectConfig], sampler: Sampler, judge: PairJudge | Non
     solved, scored = sum(passed for _, passed, _ in outcomes), sum(total for _, _, total in outcomes)
     judged = sum(pair.source == "judge" for pair in pairs)
     with opened.guard.protected():
-        append_lines(opened.run.path / JOURNAL, [line])
-        append_lines(opened.run.path / FILE, line["pairs"])
         log_answers(opened, problems, groups, number)
         opened.run.log_metrics(
             {
@@ -176,6 +175,8 @@ def _round(opened: Open[CollectConfig], sampler: Sampler, judge: PairJudge | Non
                 "episode_s": time.perf_counter() - start,
             }
         )
+        append_lines(opened.run.path / JOURNAL, [line])  # last: what is journaled is whole
+        append_lines(opened.run.path / FILE, line["pairs"])
     opened.console.message(
         f"Round {number}/{config.rounds}: {samples} answers, {solved} pass; {len(pairs)} pairs ({judged} by the judge), "
         f"{time.perf_counter() - start:.0f} s"

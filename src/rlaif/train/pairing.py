@@ -71,9 +71,17 @@ def principle_for(first: Answer, second: Answer, constitution: Constitution, rng
 
 
 def make_pairs(
-    problem: Problem, answers: Sequence[Answer], judge: PairJudge | None, tokenizer: Any, *, most: int, number: int, rng: random.Random
+    problem: Problem,
+    answers: Sequence[Answer],
+    judge: PairJudge | None,
+    tokenizer: Any,
+    *,
+    most: int,
+    most_judged: int,
+    number: int,
+    rng: random.Random,
 ) -> Paired:
-    """At most `most` pairs of distinct programs: first those that pass against those that fail, then other differences, then ties by the judge.
+    """Pairs of distinct programs: at most `most` that tests decide (the surest first), and at most `most_judged` ties by the judge.
 
     number: the round, for the record. An answer nobody could run makes no pair.
     """
@@ -82,18 +90,31 @@ def make_pairs(
     result.dropped["unscored"] = sum(map(_unscored, answers))
     candidates = [(first, second, label_by_execution(first, second)) for first, second in itertools.combinations(usable, 2)]
     rng.shuffle(candidates)
-    candidates.sort(key=lambda item: -abs(item[2] - 0.5) if item[2] is not None else 0.0)
-    asked = 0
-    for first, second, label in candidates:
-        if len(result.pairs) == most or asked == 2 * most:  # a judge that keeps contradicting itself must not be asked about every pair
-            break
-        if label is not None:
-            result.pairs.append(_pair(problem, first, second, label, None, tokenizer, number))
-            continue
-        if judge is None:
-            result.dropped["tie_without_judge"] += 1
-            continue
-        asked += 1
+    decided = sorted(((first, second, label) for first, second, label in candidates if label is not None), key=lambda item: -abs(item[2] - 0.5))
+    result.pairs = [_pair(problem, first, second, label, None, tokenizer, number) for first, second, label in decided[:most]]
+    ties = [(first, second) for first, second, label in candidates if label is None]
+    if judge is None:
+        result.dropped["tie_without_judge"] = len(ties)
+    else:
+        _judge_ties(problem, ties, judge, result, tokenizer, most_judged, number, rng)
+    result.dropped = Counter({kind: count for kind, count in result.dropped.items() if count})
+    return result
+
+
+def _judge_ties(
+    problem: Problem,
+    ties: Sequence[tuple[Answer, Answer]],
+    judge: PairJudge,
+    result: Paired,
+    tokenizer: Any,
+    most: int,
+    number: int,
+    rng: random.Random,
+) -> None:
+    labelled = 0
+    for first, second in ties[: 2 * most]:  # a judge that keeps contradicting itself must not be asked about every pair
+        if labelled == most:
+            return
         principle = principle_for(first, second, judge.constitution, rng)
         verdict = judge.compare(problem, first.completion.code, second.completion.code, principle)
         if verdict.probability is None:
@@ -105,8 +126,7 @@ def make_pairs(
             result.dropped["judge_undecided"] += 1
         else:
             result.pairs.append(_pair(problem, first, second, verdict.probability, principle, tokenizer, number))
-    result.dropped = Counter({kind: count for kind, count in result.dropped.items() if count})
-    return result
+            labelled += 1
 
 
 def _unscored(answer: Answer) -> bool:

@@ -62,7 +62,9 @@ class CollectConfig(SamplingConfig):
     """Preference pairs: sampled from the model, labelled by running them, and by the judge where that ties."""
 
     pairs_per_problem: int = Field(3, ge=1)
-    """Pairs made of one problem's answers, at most; those that tests decide come first."""
+    """Pairs that tests decide, at most so many of one problem's answers: those that pass against those that fail come first."""
+    judged_per_problem: int = Field(1, ge=0)
+    """Pairs that tie by the tests and the judge decides, at most so many of one problem's answers."""
 
     @model_validator(mode="after")
     def _two_answers(self) -> CollectConfig:
@@ -135,7 +137,7 @@ class DpoConfig(FitConfig, HeldOutConfig):
     """Pairs in one forward and backward pass; lower it if memory runs out."""
     max_length: int = Field(1024, ge=16)
     """Longest prompt and answer together, in tokens; what is longer is cut at its end."""
-    min_probability: float = Field(0.5, ge=0.5, le=1)
+    min_probability: float = Field(0.75, ge=0.5, le=1)
     """Leave out pairs whose label is less sure than this: DPO takes every label for certain."""
     gradient_checkpointing: bool = False
     """Trade time for memory."""

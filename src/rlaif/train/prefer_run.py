@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -98,6 +100,15 @@ def evaluate_once(name: str, opened: Open[Any], policy: Callable[[], Policy], pr
     config = opened.config
     if opened.run.evaluations().get(name) is None:
         evaluate_held_out(name, config.as_train_config(output_dir=None), policy(), problems, sandbox, opened.run, opened.console)
+
+
+def save_whole(policy: Policy, run: RunDir) -> None:
+    """Write `model/` beside its place and rename it: whoever finds it after a kill finds all of it."""
+    beside = run.checkpoints_path / "model.partial"
+    shutil.rmtree(beside, ignore_errors=True)
+    policy.save(beside)
+    shutil.rmtree(run.model_path, ignore_errors=True)
+    os.replace(beside, run.model_path)
 
 
 def lift_of(opened: Open[Any]) -> Lift:
