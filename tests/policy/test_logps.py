@@ -204,11 +204,13 @@ def test_bf16_compute_stays_near_float32(load):
     assert all(p.dtype == torch.float32 for p in compute.model.parameters())
 
 
+@pytest.mark.parametrize("keep", [0, 2**20])
 @pytest.mark.parametrize("with_entropy", [False, True])
-def test_head_values_and_gradients_equal_autograd(with_entropy, monkeypatch):
+def test_head_values_and_gradients_equal_autograd(with_entropy, keep, monkeypatch):
     """The hand-written backward of log p and of the entropy, in chunks of 4 rows, against plain autograd; temperature 0.7."""
     from rlaif.policy import head as head_module
 
+    monkeypatch.setattr(head_module, "KEEP_BYTES", keep)
     monkeypatch.setattr(head_module, "CHUNK_BYTES", 4 * 50 * 4)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(11, 8, generator=generator, requires_grad=True)
@@ -240,3 +242,14 @@ def test_asking_for_more_does_not_change_the_bits(load):
         plain = [batch.logp_M for batch in action_logps(*arguments)]
     more = [batch.logp_M for batch in action_logps(*arguments, with_entropy=True, with_values=True)]
     assert all(torch.equal(a, b) for a, b in zip(plain, more, strict=True))
+
+
+def test_head_may_run_backward_twice():
+    """The probabilities kept from the forward pass are used up by the first backward pass; the second must not see what is left of them."""
+    from rlaif.policy.head import token_logps
+
+    head, hidden = torch.nn.Linear(8, 50, bias=False), torch.randn(5, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    loss = token_logps(hidden, torch.arange(5), head, 50, 1.0, False)[0].sum()
+    first, second = (torch.autograd.grad(loss, hidden, retain_graph=True)[0] for _ in range(2))
+    assert first.abs().max() > 0.01
+    torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-5)

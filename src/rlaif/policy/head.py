@@ -1,7 +1,8 @@
 """From hidden states at action positions to log-probabilities, in float32 and in chunks.
 
-logits_NV = hidden_ND @ W_VD^T is the largest tensor of an update (N actions x vocabulary). It exists for one chunk of actions at a time:
-the forward pass keeps only log p(target) and the entropy, and the backward pass computes the chunk's logits again.
+logits_NV = hidden_ND @ W_VD^T is the largest tensor of an update (N actions x vocabulary). In float32 it exists for one chunk of actions at a
+time. The forward pass keeps the probabilities for the backward pass, in the compute type, where that takes at most `KEEP_BYTES`; beyond that
+it keeps only log p(target) and the entropy, and the backward pass computes each chunk's logits again (a quarter more work, no more memory).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 CHUNK_BYTES = 96 * 2**20
 """Size of one chunk of float32 logits."""
+KEEP_BYTES = 2**29
+"""Probabilities of one micro-batch that may be kept from the forward to the backward pass."""
 
 
 def token_logps(
@@ -35,7 +38,8 @@ def token_logps(
     """
     rows = max(1, CHUNK_BYTES // (4 * vocabulary))
     if isinstance(head, nn.Linear) and head.bias is None:
-        logp_N, entropy_N = _LinearLogps.apply((hidden_ND.float() / temperature), head.weight, target_N, rows, with_entropy, backward_dtype)
+        keep = torch.is_grad_enabled() and len(hidden_ND) * vocabulary * backward_dtype.itemsize <= KEEP_BYTES
+        logp_N, entropy_N = _LinearLogps.apply((hidden_ND.float() / temperature), head.weight, target_N, rows, with_entropy, backward_dtype, keep)
         return logp_N, entropy_N if with_entropy else None
 
     def chunk_logps(hidden_nD: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,12 +66,14 @@ class _LinearLogps(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, rows: int, with_entropy: bool, backward_dtype: torch.dtype
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, rows: int, with_entropy: bool, backward_dtype: torch.dtype, keep: bool
     ) -> tuple[Tensor, Tensor]:
         logps, entropies = [], []
+        prob_NV = hidden_ND.new_empty(len(hidden_ND), len(weight_VD), dtype=backward_dtype) if keep else None
         weight_DV = weight_VD.float().t()
         buffer = hidden_ND.new_empty(min(rows, len(hidden_ND)), len(weight_VD))
-        for hidden_nD, target_n in zip(hidden_ND.split(rows), target_N.split(rows), strict=True):
+        for start in range(0, len(hidden_ND), rows):
+            hidden_nD, target_n = hidden_ND[start : start + rows], target_N[start : start + rows]
             logits_nV = torch.mm(hidden_nD, weight_DV, out=buffer[: len(hidden_nD)])
             # in place, and log p by the same operations with and without the entropy: the bits must not depend on what else is asked for
             chosen_n, highest_n1 = logits_nV.gather(1, target_n[:, None])[:, 0], logits_nV.amax(-1, keepdim=True)
@@ -77,10 +83,13 @@ class _LinearLogps(torch.autograd.Function):
             logps.append(chosen_n - highest_n1[:, 0] - sum_n.log())
             if with_entropy:
                 entropies.append(sum_n.log() - torch.linalg.vecdot(exp_nV, logits_nV) / sum_n)
+            if prob_NV is not None:
+                torch.div(exp_nV, sum_n[:, None], out=exp_nV)
+                prob_NV[start : start + rows] = exp_nV
         logp_N = torch.cat(logps)
         entropy_N = torch.cat(entropies) if with_entropy else logp_N.new_zeros(0)
         ctx.save_for_backward(hidden_ND, weight_VD, target_N, entropy_N)
-        ctx.rows, ctx.dtype = rows, backward_dtype
+        ctx.rows, ctx.dtype, ctx.prob_NV = rows, backward_dtype, prob_NV
         return logp_N, entropy_N
 
     @staticmethod
@@ -90,9 +99,18 @@ class _LinearLogps(torch.autograd.Function):
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         dtype, rows = ctx.dtype, ctx.rows
         weight = weight_VD.to(dtype)
+        entropic = len(entropy_N) > 0 and bool(grad_entropy_N.any())
+        prob_NV, ctx.prob_NV = ctx.prob_NV, None  # used up in place; a second backward pass computes it anew
+        if prob_NV is not None and not entropic:
+            grad_N1 = grad_logp_N[:, None].to(dtype)
+            grad_NV = prob_NV.mul_(-grad_N1).scatter_add_(1, target_N[:, None], grad_N1)
+            return (
+                (grad_NV @ weight).to(hidden_ND.dtype) if needs_hidden else None,
+                (grad_NV.t() @ hidden_ND.to(dtype)).to(weight_VD.dtype) if needs_weight else None,
+                *[None] * 5,
+            )
         grad_hidden_ND = torch.empty_like(hidden_ND) if needs_hidden else None
         grad_weight_VD = torch.zeros_like(weight_VD) if needs_weight else None
-        entropic = len(entropy_N) > 0 and bool(grad_entropy_N.any())
         for start in range(0, len(hidden_ND), rows):
             part = slice(start, start + rows)
             hidden_nD, target_n1, grad_n1 = hidden_ND[part].to(dtype), target_N[part, None], grad_logp_N[part, None]
@@ -108,4 +126,4 @@ class _LinearLogps(torch.autograd.Function):
                 grad_hidden_ND[part] = grad_nV @ weight
             if needs_weight:
                 grad_weight_VD += grad_nV.t() @ hidden_nD
-        return grad_hidden_ND, grad_weight_VD, None, None, None, None
+        return grad_hidden_ND, grad_weight_VD, *[None] * 5
