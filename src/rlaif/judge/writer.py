@@ -1,7 +1,7 @@
 """Judges that write: a critique of a program, and a better program after it (Constitutional AI, arXiv 2212.08073, stage 1).
 
 The words of both requests are here, so that one file shows what a writer is told: the task with its *shown* tests, the program, and a
-principle. No graded or held-out test, no outcome of one, and no reference solution is within reach of these functions' callers' prompts.
+principle. No graded or held-out test, no outcome of one, and no reference solution enters them.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def critique_messages(problem: Problem, code: str, principle: Principle) -> Mess
     text = (
         f"Task:\n{problem_text(problem)}\n\nProgram:\n{_fenced(code)}\n\n"
         f"Principle: {principle.principle}\n"
-        "Criticise the program by this principle. Name each mistake and what must change, in a few sentences and without code."
+        "Criticise the program by this principle. Name each mistake and what must change, in at most three sentences and without code."
     )
     return [{"role": "user", "content": text}]
 

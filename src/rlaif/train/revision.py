@@ -215,6 +215,7 @@ def _again(answer: Answer, group: Sequence[Answer]) -> float | None:
 def summarise(revisions: Sequence[Revised], writer: str) -> dict[str, Any]:
     """Shares of what could be used, what revising repaired and broke, and whether the judge is big enough (None: too few to say)."""
     count = len(revisions)
+    needing = [one for one in revisions if one.passed_before is not True]  # of a right answer, the same again is no bad revision
     failed = [one for one in revisions if one.passed_before is False]
     solved = [one for one in revisions if one.passed_before is True]
     baseline = [one.again for one in failed if one.again is not None]
@@ -223,7 +224,7 @@ def summarise(revisions: Sequence[Revised], writer: str) -> dict[str, Any]:
         "answers": count,
         "errors": sum(one.error is not None for one in revisions),
         "usable_critique_share": sum(one.critique_usable for one in revisions) / count if count else None,
-        "usable_revision_share": sum(one.revision_usable for one in revisions) / count if count else None,
+        "usable_revision_share": sum(one.revision_usable for one in needing) / len(needing) if needing else None,
         "failing_answers": len(failed),
         "repaired_share": sum(one.kept for one in failed) / len(failed) if failed else None,
         "sampled_again_share": sum(baseline) / len(baseline) if baseline else None,
@@ -241,8 +242,9 @@ def too_small(row: dict[str, Any]) -> list[str] | None:
     reasons = []
     for what in ("critique", "revision"):
         share = row[f"usable_{what}_share"]
-        if share < LEAST_USABLE:
-            reasons.append(f"only {share:.0%} of its {what}s can be used")
+        if share is not None and share < LEAST_USABLE:
+            of_what = f"{what}s" + (" of answers that do not pass" if what == "revision" else "")
+            reasons.append(f"only {share:.0%} of its {of_what} can be used")
     repaired, again = row["repaired_share"], row["sampled_again_share"]
     if repaired is not None and again is not None and row["failing_answers"] >= LEAST_TRIED and repaired <= again:
         reasons.append(f"it repairs {repaired:.0%} of failing answers, and sampling again without it solves {again:.0%}")
@@ -257,7 +259,7 @@ def lines_of(summary: dict[str, Any]) -> list[str]:
 
     lines = [
         f"{summary['answers']} answers revised: {share('usable_critique_share')} of the critiques and {share('usable_revision_share')} of the "
-        f"revisions can be used; {summary['kept']} revisions pass the tests and are kept.",
+        f"revisions of answers that do not pass can be used; {summary['kept']} revisions pass the tests and are kept.",
         f"Of {summary['failing_answers']} failing answers {share('repaired_share')} were repaired (sampling again would solve "
         f"{share('sampled_again_share')}); of {summary['passing_answers']} passing ones {share('broken_share')} were broken.",
     ]
