@@ -75,6 +75,8 @@ class JudgeConfig(Settings):
     usd_per_million_completion_tokens: float | None = None
     cache: Path | None = None
     """An SQLite file of judgements already paid for; none: inside the run directory."""
+    probe_rate: float = Field(0.1, ge=0, le=1)
+    """Share of training episodes in which answers that must not score (null answers, self-praise) go through the judge; their scores are logged."""
     batch_size: int = Field(16, ge=1)
     """local: items scored in one forward pass."""
     ensemble: tuple[Path, ...] = ()
@@ -94,6 +96,8 @@ class TrainConfig(Settings):
     """`builtin/intro` (one-line tasks, within reach of the default model), `builtin` (all levels), a data set's name, or a JSONL file."""
     eval_problems: str | None = None
     """Held-out problems for before and after; default: the test split of --problems."""
+    drop_overlap: bool = False
+    """Leave out training problems that give an evaluation problem away (near-duplicates, shared passages, the same thing asked for)."""
     eval_limit: int | None = Field(None, ge=1)
     """Evaluate on this many problems of the test split only."""
     episodes: int = Field(20, ge=1)
@@ -200,7 +204,6 @@ class EvalConfig(Settings):
     temperature: float = Field(0.8, gt=0)
     """Used when samples > 1."""
     max_new_tokens: int = Field(256, ge=1)
-    batch_size: int = Field(64, ge=1)
     dtype: Dtype = "auto"
     device: Device = "auto"
     seed: int = 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from pydantic import Field
 
 from rlaif.cli.flags import CommandLine, Parsed
 from rlaif.config import EvalConfig
-from rlaif.errors import UsageError
-from rlaif.types import Problem, Split
+from rlaif.errors import RlaifError, UsageError
+from rlaif.types import Completion, Problem, Split, TestReport
 
 
 class EvaluateConfig(EvalConfig):
@@ -21,8 +22,10 @@ class EvaluateConfig(EvalConfig):
 
     completions: Path | None = None
     """Score this JSONL file ("task_id" and "completion" a line) instead of a model; no model is loaded."""
-    baseline: str | None = None
-    """Evaluate this model too and compare the two problem by problem; `base`: the model that the run began with."""
+    baseline: tuple[str, ...] = ()
+    """Evaluate these models in the same harness and compare with the first of them, problem by problem; `base`: what the run began with."""
+    answers: Path | None = None
+    """Write every answer of the model to this JSONL file, with what came of it."""
     fail_under: float | None = Field(None, ge=0, le=1)
     """Exit with code 4 if the success rate is below this share, such as 0.4."""
 
@@ -69,7 +72,7 @@ def _evaluate_completions(config: EvaluateConfig) -> tuple[Any, dict[str, Any], 
     from rlaif.sandbox import Sandbox
 
     assert config.completions is not None
-    if config.baseline is not None:
+    if config.baseline:
         raise UsageError("--baseline needs a model to compare with", "--completions loads none", "leave one of the two out")
     problems = load_problems(config.problems)
     with Sandbox(config.sandbox) as sandbox:
@@ -79,22 +82,45 @@ def _evaluate_completions(config: EvaluateConfig) -> tuple[Any, dict[str, Any], 
 
 def _evaluate_model(parsed: Parsed[EvaluateConfig]) -> tuple[Any, dict[str, Any], list[str]]:
     from rlaif.cli.models import find_model
-    from rlaif.evals import compare
+    from rlaif.evals import compare, compare_with_controls
     from rlaif.sandbox import Sandbox
 
     choice = find_model(parsed.settings.model_path)
     config = like_the_run(parsed, choice.run_config)
     problems = held_out_problems(config)
-    baseline = _baseline(config, choice) if config.baseline is not None else None
+    controls = [_control(name, choice) for name in config.baseline]
+    overlap = _overlap(choice.run_config, config, problems)
     with Sandbox(config.sandbox) as sandbox:
-        result = evaluate_one(choice, config, problems, sandbox)
-        out, lines = result.to_dict(), result.lines()
-        if baseline is not None:
-            before = evaluate_one(baseline, config, problems, sandbox)
-            comparison = compare(before, result)
-            out |= {"baseline": before.to_dict(), "comparison": comparison.to_dict()}
-            lines += ["", *before.lines(), "", *comparison.lines()]
+        result = evaluate_one(choice, config, problems, sandbox, answers=config.answers)
+        others = [evaluate_one(control, config, problems, sandbox) for control in controls]
+    out, lines = result.to_dict(), result.lines()
+    if overlap is not None:
+        out["overlap"] = overlap.to_dict()
+        lines += ["", *overlap.lines()]
+    if others:
+        base, *rest = others
+        comparison = compare(base, result)
+        out |= {"baseline": base.to_dict(), "comparison": comparison.to_dict()}
+        lines += ["", *base.lines(), "", *comparison.lines()]
+        if rest:
+            out["controls"] = compare_with_controls(base, {other.model: other for other in rest})
+            lines += ["", f"Controls against {base.model}:", *(f"  {row['name']}: {row['words']}" for row in out["controls"])]
     return result, out, lines
+
+
+def _overlap(run_config: dict[str, Any], config: EvalConfig, problems: list[Problem]) -> Any:
+    """What the run trained on gives away of another set that it is evaluated on; None where that cannot be asked."""
+    from rlaif.problems import load_problems
+    from rlaif.problems.dedupe import overlap_report
+
+    trained_on = run_config.get("problems")
+    if trained_on in (None, config.problems):
+        return None
+    try:
+        return overlap_report(load_problems(trained_on, split="train"), problems)
+    except RlaifError as error:  # the file that it was trained on may be gone by now
+        print(f"Overlap with {trained_on} unknown: {error.what}", file=sys.stderr)
+        return None
 
 
 def like_the_run(parsed: Parsed[EvaluateConfig], run_config: dict[str, Any]) -> EvaluateConfig:
@@ -127,8 +153,8 @@ def held_out_problems(config: EvalConfig) -> list[Problem]:
     return load_problems(config.problems, split=split, limit=config.limit)
 
 
-def evaluate_one(choice: Any, config: EvalConfig, problems: list[Problem], sandbox: Any) -> Any:
-    """Load one model and evaluate it; says on stderr what it is busy with."""
+def evaluate_one(choice: Any, config: EvalConfig, problems: list[Problem], sandbox: Any, answers: Path | None = None) -> Any:
+    """Load one model and evaluate it; says on stderr what it is busy with. `answers`: a file for every answer and its fate."""
     import torch
 
     from rlaif.evals import evaluate
@@ -138,19 +164,36 @@ def evaluate_one(choice: Any, config: EvalConfig, problems: list[Problem], sandb
     if config.threads:
         torch.set_num_threads(config.threads)
     policy = load_policy(choice.source, dtype=config.dtype, device=config.device, trainable=False)
-    answers = f"{len(problems) * config.samples} answers"
+    many = f"{len(problems) * config.samples} answers"
     print(
-        f"{choice.label}: writing {answers} to {len(problems)} problems, at most {config.max_new_tokens} tokens each ...", file=sys.stderr, flush=True
+        f"{choice.label}: writing {many} to {len(problems)} problems, at most {config.max_new_tokens} tokens each ...", file=sys.stderr, flush=True
     )
-    return evaluate(policy_generator(policy, config), problems, sandbox, config, model=choice.label)
+    with _answer_file(answers) as keep:
+        return evaluate(policy_generator(policy, config), problems, sandbox, config, model=choice.label, on_report=keep)
 
 
-def _baseline(config: EvaluateConfig, choice: Any) -> Any:
+@contextmanager
+def _answer_file(path: Path | None) -> Iterator[Callable[[Problem, Completion, TestReport], None] | None]:
+    """`evaluate`'s on_report that writes JSON lines which `--completions` reads again."""
+    if path is None:
+        yield None
+        return
+    with path.open("w", encoding="utf-8") as stream:
+
+        def keep(problem: Problem, completion: Completion, report: TestReport) -> None:
+            row = {"task_id": problem.id, "completion": completion.code, "text": completion.text, "finish_reason": completion.finish_reason}
+            first = next((result.error for result in report.results if result.error), None)
+            row |= {"passed": report.all_passed, "outcome": report.outcome, "failure": report.failure, "error": report.message or first}
+            stream.write(json.dumps(row) + "\n")
+
+        yield keep
+
+
+def _control(name: str, choice: Any) -> Any:
     from rlaif.cli.models import find_model
 
-    assert config.baseline is not None
-    if config.baseline != "base":
-        return find_model(config.baseline)
+    if name != "base":
+        return find_model(name)
     if choice.base is None:
         raise UsageError("--baseline base needs a run", f"{choice.label} is no run, so nobody knows what it began with", "--baseline MODEL")
     return find_model(choice.base)

@@ -80,7 +80,8 @@ def compare(before: EvalResult, after: EvalResult) -> Comparison:
 
 def compare_with_controls(base: EvalResult, others: Mapping[str, EvalResult]) -> list[dict[str, Any]]:
     """One row per control (warm start alone, rejection sampling, the trained model), each paired with the same base."""
-    return [{"name": name, **compare(base, result).to_dict()["overall"]} for name, result in others.items()]
+    paired_with_base = {name: compare(base, result).overall for name, result in others.items()}
+    return [{"name": name, **asdict(item), "settled": item.settled, "words": summary(item)} for name, item in paired_with_base.items()]
 
 
 def fail_under(result: EvalResult, threshold: float) -> None:

@@ -32,8 +32,9 @@ class Runner(Interface):
 def evaluation_roles(problem: Problem) -> tuple[Role, ...]:
     """Which tests decide at evaluation: everything that was not shown.
 
-    An imported set counts all of its tests, shown ones too: that is what its published scores count, and showing one of MBPP's three
-    asserts is how MBPP tells the function's name.
+    An imported set counts all of its tests, shown ones too, because that is what its published scores count: HumanEval's whole `check`,
+    all three of MBPP's asserts, of which the prompt shows the first. In training the three keep apart: the first is shown, the second
+    graded, the third held out for the monitor.
     """
     return ("shown", "graded", "held_out") if problem.imported else ("graded", "held_out")
 

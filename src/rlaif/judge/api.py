@@ -31,7 +31,7 @@ from rlaif.judge.protocol import JudgeItem, failed_report, refused_report
 from rlaif.judge.sanitise import Refusal, Sanitised, sanitise
 from rlaif.types import JudgeReport
 
-_MAX_COMPLETION_TOKENS = 400
+MAX_COMPLETION_TOKENS = 400
 _RETRIES = 3
 _FORMAT_VERSION = "1"
 """Part of the cache key: raise it when the prompt or the meaning of an answer changes."""
@@ -129,7 +129,7 @@ class ApiJudge:
             except BadAnswer:
                 pass  # a row that another version wrote: ask again
         self._attempt.held = None
-        self._attempt.worst = (_most_tokens(messages), _MAX_COMPLETION_TOKENS)
+        self._attempt.worst = (_most_tokens(messages), MAX_COMPLETION_TOKENS)
         try:
             answer = self._ask(messages)
             report = self._read(answer)
@@ -168,7 +168,7 @@ class ApiJudge:
         return content
 
     def _ask(self, messages: list[dict[str, str]]) -> Any:
-        options: dict[str, Any] = {"model": self.config.model, "messages": messages, "max_tokens": _MAX_COMPLETION_TOKENS, "temperature": 0.0}
+        options: dict[str, Any] = {"model": self.config.model, "messages": messages, "max_tokens": MAX_COMPLETION_TOKENS, "temperature": 0.0}
         try:
             if self._structured:
                 schema = {"name": "judgement", "strict": True, "schema": answer_schema(self.constitution)}

@@ -244,7 +244,7 @@ def load_policy(
     compute = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype) or (torch.bfloat16 if fast_bf16(where.type) else torch.float32)
     model = _load_model(folder, torch.float32 if trainable else compute)
     stored = model._stored_dtype
-    tokenizer = _load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     model.to(where)
     if not trainable:
         model.requires_grad_(False)
@@ -300,7 +300,8 @@ def _load_model(folder: Path, dtype: torch.dtype) -> Any:
     return model
 
 
-def _load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer beside a model. Raises ModelNotFound."""
     from transformers import AutoTokenizer
 
     try:

@@ -79,7 +79,6 @@ def export_row(problem: Problem, format: Format) -> dict[str, Any]:
 def chat(problem: Problem) -> list[dict[str, str]]:
     """The task as messages. These trainers open no fence for the policy, so the request says how to answer."""
     parts = [task_text(problem)]
-    parts += [f"Your answer must pass this test:\n{test.input}" for test in problem.tests_of("shown") if test.form == "code"]
     supplied = "\n".join(part.strip() for part in (problem.preamble, problem.signature) if part.strip())
     if supplied:
         parts.append(f"Begin with:\n```python\n{supplied}\n```")

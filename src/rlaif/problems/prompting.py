@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from rlaif.problems import pysource
 from rlaif.types import Problem
 
 FENCE_START = "```python\n"
@@ -89,8 +90,14 @@ def extract_code(problem: Problem, prompt: Prompt, text: str) -> str:
     """The program in a completion: the opened code up to where the answer ends.
 
     A model that ignores the opening and starts over (its own fence with the whole function in it) is taken at its word if its own
-    block defines the entry point and the opened one does not parse.
+    block defines the entry point and the opened one does not parse. For an imported set only what the entry point needs is kept, as in
+    its published scores; for our own, code after the answer is part of the answer, and a policy learns to stop.
     """
+    code = _opened_or_own(problem, prompt, text)
+    return pysource.needed_for(code, problem.entry_point) if problem.imported and problem.entry_point is not None else code
+
+
+def _opened_or_own(problem: Problem, prompt: Prompt, text: str) -> str:
     ends = [end for end in (text.find(stop) for stop in prompt.stop_texts) if end >= 0]
     code = prompt.response_prefix + cut_at_fence(text[: min(ends)] if ends else text)
     if _parses(code):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 from collections.abc import Container, Iterator
 
 _BUILTINS = frozenset(dir(builtins))
@@ -127,3 +128,48 @@ def arity_of(source: str, name: str) -> int | None:
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.args.vararg:
         return None
     return len(node.args.posonlyargs) + len(node.args.args)
+
+
+def needed_for(source: str, name: str) -> str:
+    """Of a program, what the definition of `name` needs: imports, and the definitions and assignments that it uses, directly or not.
+
+    Models end an answer with tests and prints of their own, often wrong, and often cut off at the token limit; published scores leave
+    both out (EvalPlus's sanitiser does as here). If the end does not parse, the longest beginning that does is taken. A program that
+    defines no `name` comes back as it is.
+    """
+    tree, lines = _longest_that_parses(source)
+    if tree is None or not defines("\n".join(lines), name):
+        return source
+    bound = {id(node): set(_binds(node)) for node in tree.body}
+    wanted, grew = {name}, True
+    while grew:
+        before = len(wanted)
+        for node in tree.body:
+            if bound[id(node)] & wanted:
+                wanted |= {item.id for item in ast.walk(node) if isinstance(item, ast.Name)}
+        grew = len(wanted) > before
+    kept = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom | ast.Try) or bound[id(node)] & wanted]
+    numbers = sorted({number for node in kept for number in range(_first_line(node), (node.end_lineno or node.lineno) + 1)})
+    return "\n".join(lines[number - 1] for number in numbers) + "\n"
+
+
+def _longest_that_parses(source: str) -> tuple[ast.Module | None, list[str]]:
+    lines = re.split("\r\n|\r|\n", source)  # as Python counts them: str.splitlines knows more kinds of line end
+    for end in range(len(lines), max(0, len(lines) - 200), -1):
+        if end < len(lines) and lines[end][:1] in (" ", "\t"):
+            continue  # a program can only end where the next line begins a new statement
+        tree = parse_or_none("\n".join(lines[:end]))
+        if tree is not None:
+            return tree, lines[:end]
+    return None, lines
+
+
+def _binds(node: ast.stmt) -> Iterator[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
+        yield from (item.id for item in ast.walk(node) if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store))
+
+
+def _first_line(node: ast.stmt) -> int:
+    return min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])

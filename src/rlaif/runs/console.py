@@ -94,7 +94,7 @@ class Console:
         if self._view is not None:
             self._view.episode(index, total, metrics, best, worst)
             return
-        figures = ["pass_rate", "approx_kl", "tokens_per_s", "episode_s"]
+        figures = ["pass_rate", "start_kl", "tokens_per_s", "episode_s"]
         parts = [f"{_SHORT[name]} {format_value(name, metrics[name])}" for name in figures if metrics.get(name) is not None]
         self._line(Text(""))
         self._line(Text(f"Episode {index}/{total}", style="bold"))
@@ -157,7 +157,7 @@ class Console:
         self._line(Text(f"Reward: {format_value('reward_mean', rollout.feedback.reward)}" + (f" ({reasons})" if reasons else "")))
 
 
-_SHORT = {"pass_rate": "pass rate", "approx_kl": "KL", "tokens_per_s": "tokens/s", "episode_s": "took"}
+_SHORT = {"pass_rate": "pass rate", "start_kl": "KL", "tokens_per_s": "tokens/s", "episode_s": "took"}
 
 
 def change_in_words(before: float | None, after: float, interval: tuple[float, float] | None = None) -> str:

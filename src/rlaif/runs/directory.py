@@ -8,6 +8,9 @@
     rollouts.jsonl     one line a completion: tests, judge, reasons, reward, advantage (`rlaif.runs.rows`)
     problems.jsonl     each problem once, named by id in the rollouts
     alarms.jsonl       what the monitor had to say
+    overlap.json       what the training problems give away of the held-out ones
+    drift.json         the completions on which the distance to the starting policy is measured
+    end.json           seconds of evaluating and saving after the last episode (those before stand in metrics.jsonl)
     before.json        held-out evaluation before training; after_sft.json, after.json and episode-0010.json likewise
     checkpoints/ model/ report.html
 
@@ -36,7 +39,8 @@ from rlaif.types import Problem, Rollout
 State = Literal["running", "done", "failed", "interrupted"]
 FORMAT = 1
 _FOLDERS = ("checkpoints", "model", "reward_model", "tensorboard", "wandb")
-_FILES = ("config.json", "env.json", "status.json", "report.html", "overlap.json", "lift.json", "judge_cache.sqlite", "journal.jsonl", ".lock")
+_FILES = ("config.json", "env.json", "status.json", "report.html", "overlap.json", "lift.json", "end.json", "drift.json", "journal.jsonl", ".lock")
+_FILES += ("judge.sqlite", "judge_cache.sqlite")
 _FILES += ("preferences.jsonl", "revisions.jsonl", "summary.json", "split.json")  # what `rlaif prefer` writes
 _LOGS = ("metrics.jsonl", "rollouts.jsonl", "alarms.jsonl")
 
@@ -158,9 +162,11 @@ class RunDir:
         self._known_problems |= set(fresh)
         append_lines(self.rollouts_path, [rollout_to_row(rollout) for rollout in rollouts])
 
-    def log_alarm(self, episode: int, kind: str, message: str) -> None:
-        """Something a person should look at: `kind` is a short name ("judge_drift"), `message` a sentence with what to do."""
-        append_lines(self.alarms_path, [{"episode": episode, "kind": kind, "message": message, "time": _now()}])
+    def log_alarm(self, episode: int, kind: str, message: str, best_episode: int | None = None) -> None:
+        """Something a person should look at: `kind` is a short name ("judge_drift"), `message` a sentence with what to do; `best_episode` is
+        where the held-out pass rate was best, if the alarm makes one want to go back."""
+        best = {} if best_episode is None else {"best_episode": best_episode}
+        append_lines(self.alarms_path, [{"episode": episode, "kind": kind, "message": message, **best, "time": _now()}])
 
     def write_evaluation(self, name: str, result: Mapping[str, Any]) -> Path:
         """`name`: "before", "after_sft", "after", or "episode-0010" for one in between."""
@@ -172,7 +178,8 @@ class RunDir:
         for file in self.path.glob("episode-*.json"):
             if file.stem.removeprefix("episode-").isdigit() and int(file.stem.removeprefix("episode-")) > episode:
                 file.unlink()
-        (self.path / "after.json").unlink(missing_ok=True)
+        for name in ("after.json", "end.json"):
+            (self.path / name).unlink(missing_ok=True)
         return gone
 
     def publish_model(self) -> None:

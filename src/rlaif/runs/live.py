@@ -21,7 +21,7 @@ from rlaif.runs.metrics import format_seconds, format_value
 from rlaif.runs.text import printable, sparkline
 from rlaif.types import Rollout
 
-_FIGURES = (("reward_mean", "reward"), ("pass_rate", "pass rate"), ("approx_kl", "KL"), ("tokens_per_s", "tokens/s"))
+_FIGURES = (("reward_mean", "reward"), ("pass_rate", "pass rate"), ("start_kl", "KL"), ("tokens_per_s", "tokens/s"))
 _HISTORY = 400
 
 

@@ -48,7 +48,14 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "approx_kl",
         "KL of the update",
-        "Schulman's k3 estimate of KL(old policy ‖ new policy) per token: how far one update moved the policy.",
+        "Schulman's k3 estimate of KL(old policy ‖ new policy) per token, taken within an update: 0 by definition where a batch gets one step.",
+        "nats",
+        "policy",
+    ),
+    Metric(
+        "start_kl",
+        "KL from the start",
+        "KL(policy at the start of RL ‖ policy now) per token, k3 estimate on 16 fixed completions of the first episode: how far the run has moved.",
         "nats",
         "policy",
     ),
@@ -143,8 +150,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("sample_s", "Sampling", "Seconds spent writing completions.", "seconds", "cost", "down"),
     Metric("feedback_s", "Feedback", "Seconds spent running tests, judging and linting.", "seconds", "cost", "down"),
     Metric("update_s", "Update", "Seconds spent on the forward and backward passes and the optimiser step.", "seconds", "cost", "down"),
-    Metric("eval_s", "Evaluation", "Seconds spent on held-out evaluation.", "seconds", "cost", "down"),
-    Metric("save_s", "Saving", "Seconds spent writing checkpoints.", "seconds", "cost", "down"),
+    Metric("eval_s", "Evaluation", "Seconds of held-out evaluation since the episode before.", "seconds", "cost", "down"),
+    Metric("save_s", "Saving", "Seconds of writing checkpoints since the episode before.", "seconds", "cost", "down"),
     Metric("episode_s", "Episode", "Seconds for the whole episode.", "seconds", "cost", "down"),
     Metric("peak_memory_bytes", "Peak memory", "Largest resident memory of the process so far, in bytes.", "number", "cost", "down"),
 )

@@ -12,6 +12,7 @@ from rlaif.errors import UsageError
 from rlaif.policy.weights import resolve_weights
 from rlaif.runs import Console, is_run
 from rlaif.sandbox import Sandbox
+from rlaif.train.samples import as_facts, cost_in_words, judge_call, policy_prompt
 from rlaif.train.setup import ProblemSets
 
 _BYTES_PER_WEIGHT_TRAINED = 4 + 4 + 8 + 2
@@ -33,20 +34,30 @@ def describe(config: TrainConfig, problems: ProblemSets, sandbox: Sandbox, conso
         "parameters": count_parameters(weights),
         "train_problems": len(problems.train),
         "held_out_problems": len(problems.held_out),
-        "overlap": problems.overlap,
+        "overlap": problems.overlap.to_dict(),
         "samples": samples,
         "judge_calls_at_most": calls,
         "sandbox": sandbox.grade,
         "memory_bytes_estimate": estimate_memory_bytes(config, weights),
     }
+    sample = problems.train[0]
+    prompt, call = policy_prompt(sample, weights), judge_call(sample, config, weights)
+    facts |= as_facts(prompt, call, calls)
     console.message(f"Dry run of {config.episodes} episodes of {config.algo.upper()} with {config.model}: nothing is trained.")
     console.message(f"  problems: {len(problems.train)} to train on, {len(problems.held_out)} held out")
-    console.message(
-        f"  samples:  {samples} ({config.episodes} episodes × {config.batch_size} problems × {config.group_size} answers); "
-        f"at most {calls} judge calls"
-    )
+    for line in problems.overlap_lines(config):
+        console.message(f"            {line}")
+    console.message(f"  samples:  {samples} ({config.episodes} episodes × {config.batch_size} problems × {config.group_size} answers)")
+    console.message(f"  judge:    {cost_in_words(call, calls, config.judge) if call else 'none is asked'}")
     console.message(f"  memory:   about {facts['memory_bytes_estimate'] / 2**30:.1f} GiB; sandbox grade {sandbox.grade}")
+    console.message(f"\nA prompt as the policy reads it ({sample.id}, {prompt[1]} tokens):\n{_indented(prompt[0])}")
+    if call is not None:
+        console.message(f"\nWhat the judge is asked about that problem's reference solution ({call.prompt_tokens} tokens):\n{_indented(call.text)}")
     return facts
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}".rstrip() for line in text.splitlines())
 
 
 def count_parameters(folder: Path) -> int:

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rlaif.algos.recipes import recipe_for
 from rlaif.config import TrainConfig
 from rlaif.errors import Interrupted, RunFailed, UsageError
 from rlaif.evals import Comparison, EvalResult, compare
+from rlaif.judge.probes import Probes
 from rlaif.policy.model import Policy
 from rlaif.problems import measured_pass_rates
 from rlaif.problems.curriculum import Curriculum
@@ -25,11 +27,12 @@ from rlaif.runs import Console, RunDir, open_tracker
 from rlaif.sandbox import Sandbox
 from rlaif.train.card import constitution_of, write_model_card
 from rlaif.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint, trainable_tensors
+from rlaif.train.drift import Drift
 from rlaif.train.dry_run import describe
 from rlaif.train.held_out import evaluate_held_out
 from rlaif.train.interrupts import InterruptGuard
 from rlaif.train.journal import FeedbackJournal
-from rlaif.train.measure import episode_metrics
+from rlaif.train.measure import by_problem, episode_metrics, judged, solved, spent_usd
 from rlaif.train.memory import give_back_memory, peak_memory_bytes
 from rlaif.train.monitor import Monitor
 from rlaif.train.resume import resumed_config
@@ -68,7 +71,11 @@ class Session:
     journal: FeedbackJournal
     guard: InterruptGuard
     generator: torch.Generator
+    probes: Probes | None = None
     last_saved: int = -1
+    drift: Drift | None = None
+    spent_s: dict[str, float] = field(default_factory=lambda: {"eval_s": 0.0, "save_s": 0.0})
+    """Seconds of evaluating and saving since the last row of metrics: they stand in the next one, and the last ones in end.json."""
 
     def state(self) -> dict[str, Any]:
         """Everything but tensors that the next episode depends on; JSON."""
@@ -82,13 +89,26 @@ class Session:
         return trainable_tensors(self.policy.model, self.policy.value_head)
 
     def save(self, episode: int, state: dict[str, Any]) -> None:
-        save_checkpoint(self.run.checkpoints_path, episode, self.tensors(), self.optimizer, state, keep=self.config.keep_checkpoints)
+        with self.timed("save_s"):
+            save_checkpoint(self.run.checkpoints_path, episode, self.tensors(), self.optimizer, state, keep=self.config.keep_checkpoints)
         self.journal.trim(episode)
         self.last_saved = episode
 
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.spent_s[name] += time.perf_counter() - start
+
+    def take_spent(self) -> dict[str, float]:
+        """Those seconds, which then count no more."""
+        spent, self.spent_s = self.spent_s, dict.fromkeys(self.spent_s, 0.0)
+        return spent
+
     def evaluate(self, name: str) -> EvalResult:
         """Held-out problems, stored under `name`."""
-        result = evaluate_held_out(name, self.config, self.policy, self.problems.held_out, self.sandbox, self.run, self.console)
+        with self.timed("eval_s"):
+            result = evaluate_held_out(name, self.config, self.policy, self.problems.held_out, self.sandbox, self.run, self.console)
         give_back_memory()
         return result
 
@@ -171,31 +191,42 @@ def train(config: TrainConfig, *, hooks: Hooks | None = None, console: Console |
 def run_episode(session: Session, episode: int) -> dict[str, float]:
     """One episode: sample, get feedback, update, log. The heart of the matter."""
     config, console = session.config, session.console
-    start = time.perf_counter()
+    start, paid = time.perf_counter(), spent_usd(session.engine.judge)
     problems = session.curriculum.draw(config.batch_size)
 
     console.stage("sampling and grading")
     batch = collect(session.policy, problems, session.engine, session.sandbox, session.journal, config, episode, session.generator)
 
+    probed = session.probes.maybe(episode, problems) if session.probes else None
+
     console.stage("updating the policy")
     give_back_memory()
+    if session.drift is None:
+        session.drift = Drift.load(session.run.path) if episode > 1 else Drift.begin(session.policy, batch, config)
     with session.guard.protected():  # from the first changed weight to the last log line, an episode happens whole or not at all
         recipe = recipe_for(config.algo, clip=config.clip, clip_high=config.clip_high)
         set_learning_rate(session.optimizer, config, episode)
         update_metrics = update(session.policy, session.optimizer, batch, recipe, config, session.generator)
-        for problem, group in zip(problems, _by_problem(batch, config.group_size), strict=True):
+        for problem, group in zip(problems, by_problem(batch, config.group_size), strict=True):
             scored = [rollout for rollout in group if rollout.feedback.reward is not None]
-            session.curriculum.update(problem.id, sum(_solved(rollout) for rollout in scored), len(scored))
+            session.curriculum.update(problem.id, sum(solved(rollout) for rollout in scored), len(scored))
         metrics = {"episode": episode} | episode_metrics(batch, session.engine.judge) | update_metrics
-        metrics |= {"peak_memory_bytes": peak_memory_bytes(), "episode_s": time.perf_counter() - start}
-        alarms = session.monitor.observe(episode, _judged(batch), metrics)
+        metrics |= probed.metrics() if probed else {}
+        if session.drift is not None:
+            metrics["start_kl"] = session.drift.measure(session.policy, config)
+        if paid is not None:
+            metrics["judge_spend_usd"] = spent_usd(session.engine.judge) - paid
+        metrics |= session.take_spent() | {"peak_memory_bytes": peak_memory_bytes(), "episode_s": time.perf_counter() - start}
+        alarms = session.monitor.observe(episode, judged(batch), metrics)
+        if episode == 1 and session.drift is not None:
+            session.drift.save(session.run.path)
         session.run.log_rollouts(batch.rollouts)
         session.run.log_metrics(metrics)
     give_back_memory()
     _show(console, episode, config.episodes, metrics, batch)
     for alarm in alarms:
-        session.run.log_alarm(alarm.episode, alarm.kind, alarm.message)
-        console.warning(alarm.message)
+        session.run.log_alarm(alarm.episode, alarm.kind, alarm.message, best_episode=alarm.best_episode)
+        console.warning(alarm.advice)
         if alarm.serious and config.stop_on_alarm:
             session.save(episode, session.state())
             raise RunFailed(
@@ -224,6 +255,8 @@ def _open_run(config: TrainConfig) -> RunDir:
 
 def _start(config: TrainConfig, hooks: Hooks, console: Console, run: RunDir, sandbox: Sandbox, problems: ProblemSets) -> Session:
     policy = build_policy(config, value_head=recipe_for(config.algo).critic)
+    # `auto` is measured at start, and a resumed run may meet a busier machine: what was found stays with the run
+    config = config.model_copy(update={"dtype": str(policy.compute_dtype).removeprefix("torch.")})
     judge = build_judge(config, policy, run.path)
     run.write_config(config, quality_hash=hooks.quality_hash, **hooks.extra_config)
     run.write_env(
@@ -233,7 +266,7 @@ def _start(config: TrainConfig, hooks: Hooks, console: Console, run: RunDir, san
         threads=torch.get_num_threads(),
         seed=config.seed,
     )
-    run.write_json("overlap.json", problems.overlap)
+    run.write_json("overlap.json", problems.overlap.to_dict() | {"dropped": problems.dropped})
     console.start(
         config,
         run.path,
@@ -245,6 +278,8 @@ def _start(config: TrainConfig, hooks: Hooks, console: Console, run: RunDir, san
             "held out": f"{len(problems.held_out)} problems",
         },
     )
+    for line in problems.overlap_lines(config):
+        console.message(line)
     return Session(
         config,
         run,
@@ -259,6 +294,7 @@ def _start(config: TrainConfig, hooks: Hooks, console: Console, run: RunDir, san
         FeedbackJournal(run.path / "journal.jsonl"),
         InterruptGuard(),
         torch.Generator().manual_seed(config.seed),
+        Probes(judge, config.judge.probe_rate, config.seed) if judge and config.feedback != "execution" else None,
     )
 
 
@@ -297,7 +333,8 @@ def _finish(session: Session, hooks: Hooks) -> TrainResult:
     if session.problems.held_out:
         session.evaluate("after")
     console.stage("saving the model")
-    session.policy.save(run.model_path)
+    with session.timed("save_s"):
+        session.policy.save(run.model_path)
     evaluations = {name: EvalResult.from_dict(data) for name, data in run.evaluations().items()}
     result = TrainResult(run.path, config.episodes, evaluations)
     if "before" in evaluations and "after" in evaluations:
@@ -308,29 +345,8 @@ def _finish(session: Session, hooks: Hooks) -> TrainResult:
     judge = session.engine.judge
     write_model_card(run.model_path, config, evaluations, result.lift, judge.name if judge else "none", constitution_of(judge))
     run.publish_model()
+    run.write_json("end.json", session.take_spent())
     run.write_status("done", config.episodes, config.episodes)
     if hooks.after_episode:
         hooks.after_episode(run.path)
     return result
-
-
-# -- small helpers -------------------------------------------------------------------------------------------------------------------
-
-
-def _by_problem(batch: Batch, group_size: int) -> list[list[Any]]:
-    return [batch.rollouts[start : start + group_size] for start in range(0, len(batch.rollouts), group_size)]
-
-
-def _solved(rollout: Any) -> bool:
-    """What the curriculum counts as a success: all graded tests, or where there are none, a good reward."""
-    tests = rollout.feedback.tests
-    return tests.all_passed if tests is not None and tests.total else (rollout.feedback.reward or 0.0) >= 0.6
-
-
-def _judged(batch: Batch) -> list[tuple[float, bool]]:
-    """Samples on which judge and held-out tests can be compared."""
-    return [
-        (rollout.feedback.judge.score, rollout.held_out_passed)
-        for rollout in batch.rollouts
-        if rollout.held_out_passed is not None and rollout.feedback.judge is not None and rollout.feedback.judge.score is not None
-    ]

@@ -8,6 +8,14 @@ from typing import Any
 import numpy as np
 
 from rlaif.train.rollout import Batch
+from rlaif.types import Rollout
+
+
+def spent_usd(judge: Any) -> float | None:
+    """Money that a judge (of an ensemble: its members) has spent in this run; None where no price is known."""
+    members = getattr(judge, "members", None) or [judge]
+    priced = [one for one in members if hasattr(one, "budget") and one.config.usd_per_million_prompt_tokens is not None]
+    return sum(one.budget.spent_usd for one in priced) if priced else None
 
 
 def episode_metrics(batch: Batch, judge: Any) -> dict[str, float]:
@@ -55,3 +63,23 @@ def episode_metrics(batch: Batch, judge: Any) -> dict[str, float]:
         if scores:
             metrics["judge_score_mean"] = float(np.mean(scores))
     return metrics
+
+
+def by_problem(batch: Batch, group_size: int) -> list[list[Rollout]]:
+    """The batch's rollouts, one list a problem."""
+    return [batch.rollouts[start : start + group_size] for start in range(0, len(batch.rollouts), group_size)]
+
+
+def solved(rollout: Rollout) -> bool:
+    """What the curriculum counts as a success: all graded tests, or where there are none, a good reward."""
+    tests = rollout.feedback.tests
+    return tests.all_passed if tests is not None and tests.total else (rollout.feedback.reward or 0.0) >= 0.6
+
+
+def judged(batch: Batch) -> list[tuple[float, bool]]:
+    """Samples on which judge and held-out tests can be compared."""
+    return [
+        (rollout.feedback.judge.score, rollout.held_out_passed)
+        for rollout in batch.rollouts
+        if rollout.held_out_passed is not None and rollout.feedback.judge is not None and rollout.feedback.judge.score is not None
+    ]

@@ -16,6 +16,8 @@ from scipy import stats
 
 WINDOW = 8
 """Episodes over which slopes are taken."""
+FAR_FROM_START = 1.0
+"""Nats per token; runs that learn well stay an order of magnitude below it."""
 BASELINE = 3
 """Episodes whose agreement is the yardstick."""
 
@@ -29,6 +31,11 @@ class Alarm:
     message: str
     serious: bool
     best_episode: int | None = None
+
+    @property
+    def advice(self) -> str:
+        """The message, and where to go back to."""
+        return self.message if self.best_episode is None else f"{self.message} The held-out pass rate was best around episode {self.best_episode}."
 
 
 @dataclass(slots=True)
@@ -109,9 +116,20 @@ class Monitor:
             ("all_truncated", metrics.get("truncated_share", 0.0) > 0.9, "Over 90% of completions were cut off: raise --max-new-tokens."),
             ("kl_runaway", metrics.get("approx_kl", 0.0) > 0.5, "One update moved the policy by over 0.5 nats a token: lower --learning-rate."),
             (
+                "far_from_start",
+                metrics.get("start_kl", 0.0) > FAR_FROM_START,
+                f"The policy is over {FAR_FROM_START:g} nats a token from where it began: what it knew may be going. "
+                "Lower --learning-rate or raise --kl-coef.",
+            ),
+            (
                 "entropy_collapse",
                 0 <= metrics.get("entropy", 1.0) < 0.02,
                 "The policy's entropy is nearly zero: it writes the same answer every time. Lower --learning-rate or raise --entropy-coef.",
+            ),
+            (
+                "judge_gamed",
+                metrics.get("probe/highest_null", 0.0) > 0.5 or metrics.get("probe/praise_gain", 0.0) > 0.02,
+                "The judge paid a probe: an answer that solves nothing scored above a half, or praise raised a wrong one. Read its `probe/` rows.",
             ),
             (
                 "judge_errors",

@@ -11,6 +11,9 @@ MAY_CHANGE = frozenset(
 )
 """The rest would make the second half of the run another experiment than the first."""
 
+_RESOLVED = {"dtype": ("auto",)}
+"""Values that the run has replaced by what they came to: asking for them again is no change."""
+
 
 def resumed_config(config: SettingsT, run: RunDir, may_change: frozenset[str] = MAY_CHANGE) -> SettingsT:
     """The run's own settings, with those of `config` that were given and are in `may_change`.

@@ -14,7 +14,7 @@ from rlaif.errors import UsageError
 from rlaif.judge import Judge, make_judge
 from rlaif.policy.model import Policy, load_policy
 from rlaif.problems import load_problems
-from rlaif.problems.dedupe import overlap_report
+from rlaif.problems.dedupe import OverlapReport, overlap_report, without_overlap
 from rlaif.rewards.engine import RewardEngine
 from rlaif.sandbox import Sandbox
 from rlaif.types import Problem
@@ -44,17 +44,31 @@ class ProblemSets:
 
     train: list[Problem]
     held_out: list[Problem]
-    overlap: dict[str, Any]
+    overlap: OverlapReport
+    """What training gives away of the held-out problems."""
+    dropped: int = 0
+    """Training problems left out for it (drop_overlap)."""
 
     @property
     def user(self) -> list[Problem]:
         return [problem for problem in self.train if problem.source == "user"]
+
+    def overlap_lines(self, config: TrainConfig) -> list[str]:
+        """The overlap for people, where it says something: the sets are two, or they do overlap."""
+        if not self.held_out or (config.eval_problems in (None, config.problems) and not self.overlap.pairs):
+            return []
+        advice = f"Left out for it: {self.dropped} training problems." if self.dropped else "--drop_overlap leaves those training problems out."
+        return [*self.overlap.lines(), *([advice] if self.overlap.pairs else [])]
 
 
 def choose_problems(config: TrainConfig, hooks: Hooks) -> ProblemSets:
     """Training and held-out problems with their overlap. Raises UsageError if there is nothing to train on."""
     train = [*hooks.problems, *load_problems(config.problems, split="train")]
     held_out = load_problems(config.eval_problems or config.problems, split="test", limit=config.eval_limit)
+    overlap, loaded = overlap_report(train, held_out), len(train)
+    if config.drop_overlap:
+        train = without_overlap(train, overlap)
+    dropped = loaded - len(train)
     if config.feedback == "execution":
         train = [problem for problem in train if problem.tests_of("graded")]
     if not train:
@@ -65,7 +79,7 @@ def choose_problems(config: TrainConfig, hooks: Hooks) -> ProblemSets:
             "an episode takes each problem at most once",
             f"--batch-size {len(train)}",
         )
-    return ProblemSets(train, held_out, overlap_report(train, held_out).to_dict())
+    return ProblemSets(train, held_out, overlap, dropped)
 
 
 def build_policy(config: TrainConfig, *, value_head: bool) -> Policy:

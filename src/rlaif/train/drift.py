@@ -1,0 +1,77 @@
+"""How far a run has moved its policy in all, for the price of one small forward pass an episode and of no second model in memory.
+
+Some of the first episode's completions are kept with the log-probabilities that the starting policy gave them. As they were drawn from
+that policy, the mean over their tokens of r - 1 - log r with r = p_now / p_start is an unbiased estimate of KL(start ‖ now) per token
+(Schulman's k3, joschu.net/blog/kl-approx.html), never negative, and of little noise from one episode to the next, for the samples stay
+the same. `approx_kl` cannot tell it: with one optimiser step a batch it compares the policy with itself and is 0.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rlaif.config import TrainConfig
+from rlaif.policy.logps import action_logps
+from rlaif.policy.model import Policy
+from rlaif.train.rollout import Batch
+
+COMPLETIONS = 16
+FILE = "drift.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """The kept completions, one a prompt, and each one's log-probabilities under the policy that the run began with (after a warm start)."""
+
+    prompt_ids: list[list[int]]
+    completion_ids: list[list[int]]
+    start_logps: list[list[float]]
+
+    @classmethod
+    def begin(cls, policy: Policy, batch: Batch, config: TrainConfig) -> Drift:
+        """From the first episode's batch, before its update: problems take turns, so that all of them are in it."""
+        turns = [(p, g) for g in range(len(batch.samples[0])) for p in range(len(batch.samples))]
+        chosen = [(p, g) for p, g in turns if batch.samples[p][g].token_ids][:COMPLETIONS]
+        prompts = [list(batch.prompt_ids[p]) for p, _ in chosen]
+        completions = [list(batch.samples[p][g].token_ids) for p, g in chosen]
+        return cls(prompts, completions, _logps(policy, prompts, completions, config))
+
+    def measure(self, policy: Policy, config: TrainConfig) -> float:
+        """KL(start ‖ now) in nats per token; 0 for an unmoved policy."""
+        total, tokens = 0.0, 0
+        for before, now in zip(self.start_logps, _logps(policy, self.prompt_ids, self.completion_ids, config), strict=True):
+            for old, new in zip(before, now, strict=True):
+                log_ratio = min(new - old, 20.0)  # one token must not make the figure infinite
+                total += math.exp(log_ratio) - 1 - log_ratio
+                tokens += 1
+        return total / max(tokens, 1)
+
+    def save(self, folder: Path) -> None:
+        text = json.dumps({"prompt_ids": self.prompt_ids, "completion_ids": self.completion_ids, "start_logps": self.start_logps})
+        (folder / FILE).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Drift | None:
+        """None where there is none yet, or only a torn one."""
+        try:
+            return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+
+@torch.no_grad()
+def _logps(policy: Policy, prompts: Sequence[list[int]], completions: Sequence[list[int]], config: TrainConfig) -> list[list[float]]:
+    found = [[0.0] * len(ids) for ids in completions]
+    batches = action_logps(
+        policy, prompts, [[ids] for ids in completions], temperature=config.temperature, micro_batch_tokens=config.micro_batch_tokens
+    )
+    for micro in batches:
+        for row, time, logp in zip(micro.row_M.tolist(), micro.time_M.tolist(), micro.logp_M.tolist(), strict=True):
+            found[row][time] = logp
+    return found
