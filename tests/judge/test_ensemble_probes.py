@@ -69,7 +69,7 @@ def test_probes_see_a_gullible_judge_and_pass_a_sound_one() -> None:
     assert sound.refused == 3 and sound.sent == 5 and sound.highest_null is None and sound.praise_gain == 0.0
     fooled = Probes(Says(0.4, gullible=True)).run(ADD, random.Random(0))
     assert fooled.refused == 0 and fooled.highest_null == 0.9 and fooled.praise_gain == pytest.approx(0.5)
-    assert fooled.metrics()["probe/praise_gain"] == pytest.approx(0.5)
+    assert fooled.metrics()["judge_probe_gain"] == pytest.approx(0.5)
 
 
 def test_probes_come_at_their_rate_and_in_the_same_episodes_after_a_resume() -> None:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-import rlaif.judge.train as training
 from rlaif.config import JudgeConfig
 from rlaif.errors import ProblemFileError, UsageError
 from rlaif.judge import JudgeItem, make_judge
 from rlaif.judge.collect import Candidate, balanced, from_references, label
 from rlaif.judge.evaluate import evaluate_judge
 from rlaif.judge.labelled import Labelled, read_labelled, split_by_problem, write_labelled
+from rlaif.judge.negatives import from_attacks
 from rlaif.judge.rewrites import rewrites
-from rlaif.judge.train import JudgeTrainConfig, judge_loss, train_judge
+from rlaif.judge.store import LabelStore
+from rlaif.judge.train import CHECKPOINT, Example, _groups, judge_loss, train_judge
+from rlaif.judge.train_config import JudgeTrainConfig
 from rlaif.problems import load_problems
 from rlaif.problems.mutate import mutants
 from rlaif.sandbox import Job, Sandbox
@@ -41,7 +45,8 @@ ITEMS = [
 """A bug that is one token: minus for plus."""
 
 
-SECRET = b"k" * 16
+SECRET = random.Random("0 11").randbytes(16)
+"""The delimiter of the last of twelve epochs: random weights learn it by heart."""
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +63,7 @@ def trained(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactor
         device="cpu",
         shares=(0.6, 0.2, 0.2),
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.secrets, "token_bytes", lambda size: SECRET)
-        return out, train_judge(ITEMS, config, rows.append), rows
+    return out, train_judge(ITEMS, config, rows.append), rows
 
 
 def test_it_learns_what_the_labels_say(trained: tuple[Path, dict, list[dict]]) -> None:
@@ -137,9 +140,7 @@ def test_results_do_not_depend_on_the_micro_batch(tiny: Callable[[str], Path], t
             device="cpu",
             groups_per_step=4,
         )
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training.secrets, "token_bytes", lambda size: SECRET)
-            train_judge(ITEMS, config, rows.append)
+        train_judge(ITEMS, config, rows.append)
         losses.append([row["loss"] for row in rows if "loss" in row])
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
@@ -199,3 +200,61 @@ def test_rewrites_differ_and_repeat() -> None:
     found = rewrites(source, 6, seed=1)
     assert found == rewrites(source, 6, seed=1) and len(set(found)) == len(found) >= 3
     assert rewrites("def f(:", 3, seed=0) == []
+
+
+def test_a_training_that_was_cut_off_ends_as_the_whole_one(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    def config(name: str) -> JudgeTrainConfig:
+        return JudgeTrainConfig(
+            base=str(tiny("llama")), out=tmp_path / name, rank=4, learning_rate=1e-2, epochs=2, groups_per_step=4, save_every=1, device="cpu"
+        )
+
+    class CutOff(Exception):
+        pass
+
+    def stop_at_three(row: dict) -> None:
+        if row.get("step") == 3:
+            raise CutOff
+
+    whole, rest = [], []
+    train_judge(ITEMS, config("whole"), whole.append)
+    with pytest.raises(CutOff):
+        train_judge(ITEMS, config("cut"), stop_at_three)
+    train_judge(ITEMS, config("cut"), rest.append)
+    steps = {row["step"]: row["loss"] for row in rest if "step" in row}
+    assert min(steps) == 3  # not from the start
+    assert steps == pytest.approx({row["step"]: row["loss"] for row in whole if row.get("step", -1) >= 3}, abs=1e-6)
+    tensors = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "cut")]
+    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
+    assert not (tmp_path / "cut" / CHECKPOINT).exists()
+
+
+def test_each_sides_kinds_take_turns() -> None:
+    def of(label: float, kind: str) -> Example:
+        return Example([1], [2], label, "p", kind)
+
+    examples = [of(0.0, "mutant")] * 50 + [of(0.0, "sample")] * 3 + [of(1.0, "reference")] + [of(1.0, "rewrite")] * 9
+    (group,) = _groups(examples, JudgeTrainConfig(programs_per_group=8), random.Random(0))
+    assert Counter((one.label, one.kind) for one in group) == {(0.0, "mutant"): 2, (0.0, "sample"): 2, (1.0, "reference"): 1, (1.0, "rewrite"): 3}
+
+
+def test_a_store_keeps_whole_problems_and_refuses_a_mixture(tmp_path: Path) -> None:
+    path = tmp_path / "labels" / "samples.jsonl"
+    store = LabelStore(path, {"model": "a", "temperature": 0.8})
+    assert store.add(["p0", "p1"], ITEMS[:6]) == 6 and store.done == {"p0", "p1"}
+    with path.open("a") as stream:
+        stream.write('{"prompt": "half a li')  # the crash
+    again = LabelStore(path, {"model": "a", "temperature": 0.8})
+    assert again.done == {"p0", "p1"} and list(again.items()) == ITEMS[:6]
+    again.add(["p2"], ITEMS[6:8])
+    assert list(LabelStore(path, {"model": "a", "temperature": 0.8}).items()) == ITEMS[:8]
+    with pytest.raises(UsageError, match="other settings"):
+        LabelStore(path, {"model": "b", "temperature": 0.8})
+
+
+def test_answers_made_to_please_are_wrong_programs_that_reach_the_judge(sandbox: Sandbox) -> None:
+    problems = [problem for problem in load_problems("builtin/first_lists", split="train") if problem.reference][:6]
+    items = list(label(from_attacks(problems, problems), sandbox.run_many, Job))
+    assert len(items) >= 2 * len(problems) and not any(item.correct for item in items)
+    assert {item.problem.id for item in items} == {problem.id for problem in problems}
+    learnt_by_heart = [item for item in items if str(problems[0].tests_of("shown")[0].expected) in item.code]
+    assert learnt_by_heart

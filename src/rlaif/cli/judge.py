@@ -1,4 +1,4 @@
-"""`rlaif judge`: AI feedback on its own (`score`), and how far it can be trusted (`eval`)."""
+"""`rlaif judge`: AI feedback on its own (`score`), how far it can be trusted (`eval`), and a judge of one's own (`train`)."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ def run(argv: Sequence[str]) -> int:
     commands = {
         "score": ("score code that exists already", _score),
         "eval": ("how far its scores can be trusted, on labelled code", _eval),
+        "train": ("train a judge of your own on code labelled by running it", _train),
     }
     return run_group("rlaif judge", "The judge that gives AI feedback.", "rlaif judge score solutions.jsonl --json", commands, argv)
 
@@ -74,6 +75,12 @@ def _score(argv: Sequence[str]) -> int:
             print(json.dumps(row(entry, report)) if as_json else _line(entry, report), flush=True)
     print(f"{total} judged by {judge.name}" + (f", {failed} without a score" if failed else ""), file=sys.stderr if as_json else sys.stdout)
     return 0
+
+
+def _train(argv: Sequence[str]) -> int:
+    from rlaif.cli.judge_train import run_train
+
+    return run_train(argv)
 
 
 def _eval(argv: Sequence[str]) -> int:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from rlaif.judge.constitution import Constitution
+
+
+def write_card(folder: Path, facts: dict[str, Any], constitution: Constitution) -> None:
+    """judge.json and README.md."""
+    (folder / "judge.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(judge_card(facts, constitution), encoding="utf-8")
 
 
 def judge_card(facts: dict[str, Any], constitution: Constitution) -> str:

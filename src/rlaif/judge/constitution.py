@@ -13,6 +13,8 @@ from typing import Any
 from rlaif.config import load_toml
 from rlaif.errors import UsageError
 
+BASE_MODEL = "smollm2-135m"
+"""Base of the embedded judge, and of new adapters unless told otherwise."""
 BELIEF = "correctness"
 """The principle whose answer, calibrated, is `JudgeReport.score`."""
 

@@ -17,11 +17,10 @@ from typing import Any
 from rlaif.config import JudgeConfig
 from rlaif.errors import JudgeUnavailable, ModelNotFound
 from rlaif.judge.calibrate import IDENTITY, Calibration
-from rlaif.judge.constitution import BELIEF, Constitution
+from rlaif.judge.constitution import BASE_MODEL, BELIEF, Constitution
 from rlaif.judge.local import LocalJudge
 from rlaif.policy.model import Policy, load_policy
 
-BASE_MODEL = "smollm2-135m"
 SHIPPED = Path(__file__).parent / "embedded"
 """Folder of the shipped adapter: adapter_config.json, adapter_model.safetensors, calibration.json, judge.json, README.md (its card)."""
 ADAPTER_NAME = "judge"

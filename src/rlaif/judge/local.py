@@ -121,9 +121,14 @@ class LocalJudge:
 
     def prompt_ids(self, problem: Any, code: str, principle: Principle) -> list[int]:
         """The whole prompt of one question as token ids: what adapter training learns from, and what the cached path must equal."""
+        shared, own = self.prompt_parts(problem, code, principle)
+        return shared + own
+
+    def prompt_parts(self, problem: Any, code: str, principle: Principle) -> tuple[list[int], list[int]]:
+        """The same in two: what all programs for the problem share, and the rest."""
         segments = self.segments(problem, code)
         question = self._question_ids[self.principles.index(principle)]
-        return self._head_ids + self._ids(segments.problem, special=False) + self._ids(segments.code, special=False) + question
+        return self._head_ids + self._ids(segments.problem, special=False), self._ids(segments.code, special=False) + question
 
     def _room(self, problem_tokens: int) -> int:
         """Tokens of code that fit into the model's context beside everything else."""
@@ -235,18 +240,22 @@ class LocalJudge:
 
         A bfloat16 logit near 16 moves in steps of an eighth, which is most of the difference between a yes and a no.
         """
-        ids = [*self.score_token_ids[0], *self.score_token_ids[1]]
-        head = self.model.get_output_embeddings()
         if (
             len(hidden) != 1
             or hidden[0].shape[:2] != logits_BQV.shape[:2]
-            or getattr(head, "weight", None) is None
+            or getattr(self.model.get_output_embeddings(), "weight", None) is None
             or _rescales_logits(self.model.config)
         ):
-            return logits_BQV[..., ids].float()
+            return logits_BQV[..., [*self.score_token_ids[0], *self.score_token_ids[1]]].float()
+        return self.score_head(hidden[0])
+
+    def score_head(self, hidden: Tensor) -> Tensor:
+        """Logits [..., no + yes] of the score tokens from last hidden states [..., D], in float32."""
+        ids = [*self.score_token_ids[0], *self.score_token_ids[1]]
+        head = self.model.get_output_embeddings()
         bias = head.bias[ids].float() if getattr(head, "bias", None) is not None else None
         with torch.autocast(self.model.device.type, enabled=False):
-            return torch.nn.functional.linear(hidden[0].float(), head.weight[ids].float(), bias)
+            return torch.nn.functional.linear(hidden.float(), head.weight[ids].float(), bias)
 
     def _head_kv(self) -> list[tuple[Tensor, Tensor]]:
         if self._head_cache is None:

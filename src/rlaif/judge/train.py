@@ -9,123 +9,149 @@ validation (which epoch to keep) and calibration parts. Runs on a CPU with a tin
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
-import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from rlaif.config import Device, Settings
 from rlaif.errors import UsageError
+from rlaif.judge import checkpoint
 from rlaif.judge.calibrate import fit_platt
-from rlaif.judge.card import judge_card
+from rlaif.judge.card import write_card
 from rlaif.judge.constitution import BELIEF, Constitution, load_constitution
-from rlaif.judge.embedded import ADAPTER_NAME, BASE_MODEL, fingerprint
+from rlaif.judge.embedded import ADAPTER_NAME, fingerprint
 from rlaif.judge.evaluate import evaluate_judge
 from rlaif.judge.labelled import Labelled, split_by_problem
-from rlaif.judge.local import LocalJudge, head_input
+from rlaif.judge.local import LocalJudge
 from rlaif.judge.protocol import JudgeItem
 from rlaif.judge.sanitise import Sanitised, sanitise
+from rlaif.judge.train_config import JudgeTrainConfig
+from rlaif.policy.logps import hidden_states
 from rlaif.policy.model import Policy, load_policy
+from rlaif.policy.packing import Group, Member
 
-MAX_ADAPTER_BYTES = 16 * 2**20
-
-
-class JudgeTrainConfig(Settings):
-    """One training of a judge adapter."""
-
-    base: str = BASE_MODEL
-    """Base model: a folder, a Hub name or an alias."""
-    out: Path
-    """Folder for the adapter, its calibration and its card."""
-    rank: int = Field(16, ge=1)
-    """LoRA rank, on every linear layer."""
-    alpha: int = Field(32, ge=1)
-    learning_rate: float = Field(4e-4, gt=0)
-    epochs: int = Field(3, ge=1)
-    groups_per_step: int = Field(16, ge=1)
-    """Problems in one optimiser step; their programs come together, so that there are pairs."""
-    programs_per_group: int = Field(8, ge=2)
-    """Programs of one problem in one step, right and wrong in equal parts where there are enough."""
-    micro_batch_tokens: int = Field(16384, ge=256)
-    """Tokens, padding included, in one forward pass; lower it if memory runs out. Results do not depend on it."""
-    pair_weight: float = Field(0.5, ge=0)
-    """Weight of the order loss beside the cross-entropy."""
-    shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    """Shares of the problems for training, validation and calibration."""
-    constitution: Path | None = None
-    device: Device = "auto"
-    seed: int = 0
-    max_steps: int | None = Field(None, ge=1)
+CHECKPOINT = "unfinished.safetensors"
+"""In the output folder while training lasts."""
 
 
-class Example:
-    """One training row: token ids, label, and the problem it shares with others."""
+class Example(NamedTuple):
+    """One training row: token ids of what its problem's programs share, and of the rest; its label; the group it makes pairs in."""
 
-    __slots__ = ("group", "ids", "label")
+    prompt_ids: list[int]
+    ids: list[int]
+    label: float
+    group: str
+    kind: str
 
-    def __init__(self, ids: list[int], label: float, group: str) -> None:
-        self.ids, self.label, self.group = ids, label, group
 
-
-def train_judge(items: Sequence[Labelled], config: JudgeTrainConfig, log: Callable[[dict[str, Any]], None] = lambda row: None) -> dict[str, Any]:
+def train_judge(
+    items: Sequence[Labelled],
+    config: JudgeTrainConfig,
+    log: Callable[[dict[str, Any]], None] = lambda row: None,
+    *,
+    calibration: Sequence[Labelled] = (),
+) -> dict[str, Any]:
     """Train, calibrate, measure and write the adapter folder; returns the card's figures.
 
-    Raises UsageError if the labels are all alike or there are too few problems to split. `log` is given a row per step and epoch.
+    calibration: programs for other problems, beside the share of `items` kept for it. `log` is given a row per step and epoch.
+    A run that was cut off goes on from its last checkpoint in `config.out`.
+    Raises UsageError if the labels are all alike or there are too few problems to split.
     """
+    parts = _parts(items, calibration, config)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    constitution = load_constitution(config.constitution)
+    policy = load_policy(config.base, device=config.device, trainable=False)
+    base_fingerprint = fingerprint(policy.base)
+    policy.model.to(policy.compute_dtype)  # frozen, and in the type in which it will judge
+    _add_adapter(policy, config)
+    judge = LocalJudge(policy.model, policy.tokenizer, constitution, name=f"{config.out.name}", principles=_principles(items, constitution))
+    optimiser = torch.optim.AdamW([p for p in policy.model.parameters() if p.requires_grad], lr=config.learning_rate, weight_decay=0.0)
+    _train(policy, judge, optimiser, parts, config, log)
+    facts = _write(judge, policy, parts, config, constitution, base_fingerprint)
+    (config.out / CHECKPOINT).unlink(missing_ok=True)
+    return facts
+
+
+def _parts(items: Sequence[Labelled], calibration: Sequence[Labelled], config: JudgeTrainConfig) -> list[list[Labelled]]:
     if len({item.correct for item in items if item.principle == BELIEF}) < 2:
         raise UsageError("The labelled programs are all right or all wrong", "nothing can be learnt from them", "add programs of the other kind")
     parts = split_by_problem(items, config.shares, config.seed)
+    parts[2] += calibration
     if not all(len({item.correct for item in part if item.principle == BELIEF}) == 2 for part in parts):
         raise UsageError(
             "Too few problems to split into training, validation and calibration", "each part needs right and wrong programs", "more problems"
         )
-    torch.manual_seed(config.seed)
-    constitution = load_constitution(config.constitution)
-    policy = load_policy(config.base, dtype="float32", device=config.device, trainable=False)
-    base_fingerprint = fingerprint(policy.base)
-    _add_adapter(policy, config)
-    judge = LocalJudge(policy.model, policy.tokenizer, constitution, name=f"{config.out.name}", principles=_principles(items, constitution))
-    best: tuple[float, dict[str, Tensor]] | None = None
-    step = 0
-    total = config.epochs * math.ceil(len({item.problem.id for item in parts[0]}) / config.groups_per_step)
-    optimiser = torch.optim.AdamW([p for p in policy.model.parameters() if p.requires_grad], lr=config.learning_rate, weight_decay=0.0)
-    rng = random.Random(config.seed)
-    for epoch in range(config.epochs):
-        judge.secret = secrets.token_bytes(16)  # another delimiter each time: none may come to mean anything
-        groups = _groups(_examples(judge, parts[0]), config, rng)
-        policy.model.train()
-        for start in range(0, len(groups), config.groups_per_step):
-            for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(1, 0.05 * total)) * max(0.05, 1 - step / total)
-            batch = [example for members in groups[start : start + config.groups_per_step] for example in members]
-            log({"step": step, "epoch": epoch, "loss": _step(judge, optimiser, batch, config)})
-            step += 1
-            if config.max_steps is not None and step >= config.max_steps:
-                break
-        figures = _measure(judge, parts[1])["all"]
-        log({"epoch": epoch, **figures})
-        if best is None or figures["auroc"] > best[0]:
-            best = (figures["auroc"], {name: p.detach().clone() for name, p in policy.model.named_parameters() if p.requires_grad})
-        if config.max_steps is not None and step >= config.max_steps:
-            break
+    validation = [item for item in parts[1] if item.principle == BELIEF]
+    random.Random(config.seed).shuffle(validation)
+    parts[1] = validation[: config.validation_programs]
+    return parts
+
+
+def _train(
+    policy: Policy,
+    judge: LocalJudge,
+    optimiser: torch.optim.Optimizer,
+    parts: list[list[Labelled]],
+    config: JudgeTrainConfig,
+    log: Callable[[dict[str, Any]], None],
+) -> None:
+    """All epochs; leaves the adapter of the best one in the model."""
+    problems = len({example.group for example in _examples(judge, parts[0], config)})
+    per_epoch = math.ceil(problems / config.groups_per_step)
+    total = config.epochs * per_epoch if config.max_steps is None else min(config.max_steps, config.epochs * per_epoch)
+    config.out.mkdir(parents=True, exist_ok=True)
+    run = config.model_dump(
+        mode="json", include={"base", "rank", "alpha", "learning_rate", "epochs", "groups_per_step", "seed", "pair_weight", "start"}
+    )
+    run |= {"programs_per_group": config.programs_per_group, "problems": problems, "total": total}
+    found = checkpoint.load(config.out / CHECKPOINT, policy.model, optimiser, run)
+    first, best = found if found is not None else (0, None)
+    groups: list[list[Example]] = []
+    for step in range(first, total):
+        epoch, place = divmod(step, per_epoch)
+        if not groups or place == 0:
+            # Another delimiter in each epoch: none may come to mean anything. Both follow from the epoch, so that a resumed run is the same run.
+            rng = random.Random(f"{config.seed} {epoch}")
+            judge.secret = rng.randbytes(16)
+            groups = _groups(_examples(judge, parts[0], config), config, rng)
+            policy.model.train()
+        for group in optimiser.param_groups:
+            group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(1, 0.05 * total)) * max(0.05, 1 - step / total)
+        chosen = groups[place * config.groups_per_step : (place + 1) * config.groups_per_step]
+        log({"step": step, "epoch": epoch, "loss": _step(policy, judge, optimiser, chosen, config)})
+        if place == per_epoch - 1 or step == total - 1:
+            figures = _measure(judge, parts[1])["all"]
+            policy.model.train()
+            log({"epoch": epoch, **figures})
+            if best is None or figures["auroc"] > best[0]:
+                best = (figures["auroc"], {name: p.detach().clone() for name, p in policy.model.named_parameters() if p.requires_grad})
+        if (step + 1) % config.save_every == 0 or step == total - 1:
+            checkpoint.save(config.out / CHECKPOINT, policy.model, optimiser, best, run | {"step": step + 1})
     assert best is not None
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():
             if name in best[1]:
                 parameter.copy_(best[1][name])
-    return _write(judge, policy, parts, config, constitution, base_fingerprint)
 
 
 def _add_adapter(policy: Policy, config: JudgeTrainConfig) -> None:
     from peft import LoraConfig, get_peft_model
 
+    if config.start is not None:
+        from peft import PeftModel
+
+        policy.model = PeftModel.from_pretrained(policy.model, str(config.start), adapter_name=ADAPTER_NAME, is_trainable=True)
+        return
     settings = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM")
     policy.model = get_peft_model(policy.model, settings, adapter_name=ADAPTER_NAME)
 
@@ -137,20 +163,25 @@ def _principles(items: Sequence[Labelled], constitution: Constitution) -> list[s
     return sorted({item.principle for item in items})
 
 
-def _examples(judge: LocalJudge, items: Sequence[Labelled]) -> list[Example]:
-    """What the judge would be asked, as token ids; programs that no judge is asked about are left out."""
+def _examples(judge: LocalJudge, items: Sequence[Labelled], config: JudgeTrainConfig) -> list[Example]:
+    """What the judge would be asked, as token ids; programs that no judge is asked about, or too long to learn from, are left out."""
     principles = {principle.id: principle for principle in judge.principles}
     examples = []
     for item in items:
         shown = sanitise(item.problem, item.code)
         if isinstance(shown, Sanitised):
-            ids = judge.prompt_ids(item.problem, shown.code, principles[item.principle])
-            examples.append(Example(ids, item.label, f"{item.problem.id}\0{item.principle}"))
+            shared, own = judge.prompt_parts(item.problem, shown.code, principles[item.principle])
+            if len(own) > config.longest_program:
+                continue
+            examples.append(Example(shared, own, item.label, f"{item.problem.id}\0{item.principle}", item.kind))
     return examples
 
 
 def _groups(examples: list[Example], config: JudgeTrainConfig, rng: random.Random) -> list[list[Example]]:
-    """One list of programs per problem, right and wrong mixed, in random order."""
+    """One list of programs per problem, right and wrong in equal parts where there are enough, in random order.
+
+    On each side the kinds take turns, so that neither samples nor mutants crowd the other out.
+    """
     by_group: dict[str, list[Example]] = {}
     for example in examples:
         by_group.setdefault(example.group, []).append(example)
@@ -158,72 +189,77 @@ def _groups(examples: list[Example], config: JudgeTrainConfig, rng: random.Rando
     for members in by_group.values():
         rng.shuffle(members)
         half = config.programs_per_group // 2
-        sides = [[e for e in members if (e.label >= 0.5) == right] for right in (True, False)]
+        sides = [_in_turn([e for e in members if (e.label >= 0.5) == right]) for right in (True, False)]
         groups.append([example for side in sides for example in side[:half]])
     rng.shuffle(groups)
     return groups
 
 
-def _step(judge: LocalJudge, optimiser: torch.optim.Optimizer, batch: list[Example], config: JudgeTrainConfig) -> float:
-    """One optimiser step; the order loss needs all odds at once, so the gradient is taken in two passes: odds first, then chunk by chunk."""
+def _in_turn(members: list[Example]) -> list[Example]:
+    kinds: dict[str, list[Example]] = {}
+    for example in members:
+        kinds.setdefault(example.kind, []).append(example)
+    return [example for turn in zip_longest(*kinds.values()) for example in turn if example is not None]
+
+
+def _step(policy: Policy, judge: LocalJudge, optimiser: torch.optim.Optimizer, groups: list[list[Example]], config: JudgeTrainConfig) -> float:
+    """One optimiser step. Denominators are the whole step's, so results do not depend on how it is cut into micro-batches."""
     optimiser.zero_grad(set_to_none=True)
-    chunks = _chunks(batch, config.micro_batch_tokens)
-    with torch.no_grad():
-        odds_B = torch.cat([odds(judge, [batch[i].ids for i in chunk]) for chunk in chunks])
-    order = [index for chunk in chunks for index in chunk]
-    leaf = odds_B.clone().requires_grad_(True)
-    loss = judge_loss(leaf, [batch[i].label for i in order], [batch[i].group for i in order], config.pair_weight)
-    (gradient_B,) = torch.autograd.grad(loss, leaf)
-    start = 0
-    for chunk in chunks:
-        odds(judge, [batch[i].ids for i in chunk]).backward(gradient_B[start : start + len(chunk)])
-        start += len(chunk)
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    programs = sum(map(len, groups))
+    pairs = sum(one.label > other.label for members in groups for one in members for other in members)
+    total = 0.0
+    for batch in _micro_batches(groups, config.micro_batch_tokens):
+        members = [example for group in batch for example in group]
+        odds_B = odds(policy, judge, batch)
+        loss = judge_loss(odds_B, [e.label for e in members], [e.group for e in members], config.pair_weight, programs, pairs)
+        loss.backward()
+        total += loss.item()
+    torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
     optimiser.step()
-    return loss.item()
+    return total
 
 
-def _chunks(batch: list[Example], tokens: int) -> list[list[int]]:
-    order = sorted(range(len(batch)), key=lambda index: len(batch[index].ids))
-    chunks: list[list[int]] = [[]]
-    for index in order:
-        if chunks[-1] and (len(chunks[-1]) + 1) * len(batch[index].ids) > tokens:
-            chunks.append([])
-        chunks[-1].append(index)
-    return chunks
+def _micro_batches(groups: list[list[Example]], tokens: int) -> list[list[list[Example]]]:
+    """Whole groups, for a pair needs both its members; one group may exceed `tokens` alone. Alike in length, so that little is padding."""
+    batches: list[list[list[Example]]] = []
+    size = 0
+    for group in sorted((group for group in groups if group), key=lambda group: -max(len(example.ids) for example in group)):
+        length = len(group[0].prompt_ids) + sum(len(example.ids) for example in group)
+        if not batches or size + length > tokens:
+            batches.append([])
+            size = 0
+        batches[-1].append(group)
+        size += length
+    return batches
 
 
-def odds(judge: LocalJudge, prompts: list[list[int]]) -> Tensor:
-    """log P(yes) - log P(no) [B] at the end of each prompt, in float32, with gradients where they are on."""
-    model, longest = judge.model, max(map(len, prompts))
-    ids_BT = torch.zeros(len(prompts), longest, dtype=torch.long)
-    mask_BT = torch.zeros(len(prompts), longest, dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids_BT[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask_BT[row, longest - len(prompt) :] = 1
-    position_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)
-    device = model.device
-    fast = device.type == "cuda"
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast), head_input(model) as hidden:
-        output = model(
-            input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device), position_ids=position_BT.to(device), use_cache=False, logits_to_keep=1
-        )
-    logits_BS = judge.score_logits(output.logits, hidden)[:, 0]
+def odds(policy: Policy, judge: LocalJudge, groups: Sequence[Sequence[Example]]) -> Tensor:
+    """log P(yes) - log P(no) [B] at the end of each program's prompt, group by group, in float32. A group's shared tokens run once."""
+    count = itertools.count()
+    # `hidden_states` is made for actions: it feeds all tokens but a member's last, so one more is added; and gives what precedes each.
+    packed = [Group(group[0].prompt_ids, tuple(Member(next(count), [*example.ids, 0]) for example in group)) for group in groups]
+    hidden_MD, _, row_M, time_M = hidden_states(policy, packed)
+    last_B = torch.tensor([len(example.ids) for group in groups for example in group], device=time_M.device)
+    at_end = time_M == last_B[row_M]
+    hidden_BD = hidden_MD[at_end][row_M[at_end].argsort()]
+    logits_BS = judge.score_head(hidden_BD)
     no = len(judge.score_token_ids[0])
     return logits_BS[:, no:].logsumexp(-1) - logits_BS[:, :no].logsumexp(-1)
 
 
-def judge_loss(odds_B: Tensor, labels: Sequence[float], groups: Sequence[str], pair_weight: float) -> Tensor:
-    """Mean cross-entropy of sigmoid(odds) against the labels, plus pair_weight times the mean of -log sigmoid(right - wrong) over the pairs of
-    one group (Bradley-Terry)."""
+def judge_loss(
+    odds_B: Tensor, labels: Sequence[float], groups: Sequence[str], pair_weight: float, programs: int | None = None, pairs: int | None = None
+) -> Tensor:
+    """Cross-entropy of sigmoid(odds) against the labels over `programs`, plus pair_weight times the sum of -log sigmoid(right - wrong) over the
+    pairs of one group (Bradley-Terry) over `pairs`. The denominators are by default those of this batch."""
     label_B = torch.tensor(labels, device=odds_B.device, dtype=odds_B.dtype)
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(odds_B, label_B)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(odds_B, label_B, reduction="sum") / (programs or len(labels))
     names = {name: index for index, name in enumerate(dict.fromkeys(groups))}
     group_B = torch.tensor([names[group] for group in groups], device=odds_B.device)
     pair_BB = (group_B[:, None] == group_B[None]) & (label_B[:, None] > label_B[None])
     if pair_weight and bool(pair_BB.any()):
-        loss = loss + pair_weight * torch.nn.functional.softplus(-(odds_B[:, None] - odds_B[None]))[pair_BB].mean()
+        order = torch.nn.functional.softplus(-(odds_B[:, None] - odds_B[None]))[pair_BB].sum()
+        loss = loss + pair_weight * order / (pairs or int(pair_BB.sum()))
     return loss
 
 
@@ -239,32 +275,37 @@ def _write(
     """Calibrate on the third part, measure on the second, write everything."""
     judge.model.eval()
     judge.forget()
-    held = [item for item in parts[2] if item.principle == BELIEF]
+    held = [item for item in parts[2] if item.principle == BELIEF and item.kind.startswith(config.calibrate_on)]
     pairs = [(report.score, item.correct) for report, item in zip(judge.score([JudgeItem(i.problem, i.code) for i in held]), held, strict=True)]
     known = [(score, correct) for score, correct in pairs if score is not None]
     judge.calibration = fit_platt([score for score, _ in known], [correct for _, correct in known])
     figures = _measure(judge, parts[1])
-    config.out.mkdir(parents=True, exist_ok=True)
     for parameter in policy.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.bfloat16)
     policy.model.save_pretrained(str(config.out), selected_adapters=[ADAPTER_NAME])
     _lift(config.out / ADAPTER_NAME, config.out)
     judge.calibration.save(config.out / "calibration.json")
-    counts = {name: len(part) for name, part in zip(("train", "validation", "calibration"), parts, strict=True)}
     facts = {
         "base": config.base,
         "base_fingerprint": base_fingerprint,
         "constitution": constitution.fingerprint(),
         "principles": [principle.id for principle in judge.principles],
         "rank": config.rank,
-        "programs": counts,
+        "programs": {name: len(part) for name, part in zip(("train", "validation", "calibration"), parts, strict=True)},
+        "kinds": _kinds(parts[0]),
+        "calibrated_on": {"kind": config.calibrate_on or "all", "programs": len(known), "correct": sum(correct for _, correct in known)},
         "figures": figures,
         "adapter_bytes": (config.out / "adapter_model.safetensors").stat().st_size,
     }
-    (config.out / "judge.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    (config.out / "README.md").write_text(judge_card(facts, constitution), encoding="utf-8")
+    write_card(config.out, facts, constitution)
     return facts
+
+
+def _kinds(items: Sequence[Labelled]) -> dict[str, dict[str, int]]:
+    """Programs by where they come from, right and wrong."""
+    counts = Counter((item.kind, item.correct) for item in items)
+    return {kind: {"right": counts[kind, True], "wrong": counts[kind, False]} for kind in sorted({item.kind for item in items})}
 
 
 def _lift(folder: Path, out: Path) -> None:

@@ -128,8 +128,8 @@ class Monitor:
             ),
             (
                 "judge_gamed",
-                metrics.get("probe/highest_null", 0.0) > 0.5 or metrics.get("probe/praise_gain", 0.0) > 0.02,
-                "The judge paid a probe: an answer that solves nothing scored above a half, or praise raised a wrong one. Read its `probe/` rows.",
+                metrics.get("judge_probe_score", 0.0) > 0.5 or metrics.get("judge_probe_gain", 0.0) > 0.02,
+                "The judge paid a probe: an answer that solves nothing scored above a half, or self-praise raised a wrong one's score.",
             ),
             (
                 "judge_errors",
