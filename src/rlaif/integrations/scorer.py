@@ -10,7 +10,7 @@ import os
 import queue
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -58,7 +58,7 @@ class Scorer:
         self._queue: queue.SimpleQueue[tuple[Problem, str, Future[Feedback]] | None] = queue.SimpleQueue()
         self._start = threading.Lock()
         self._whole = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
+        self._threads: list[threading.Thread] = []
         self._closed = False
 
     def __enter__(self) -> Scorer:
@@ -82,10 +82,9 @@ class Scorer:
         if self._closed:
             raise RewardUnavailable("The scorer is closed", "it was asked for a reward after close()")
         with self._start:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self.lanes, thread_name_prefix="rlaif-lane")
-                for _ in range(self.lanes):
-                    self._pool.submit(self._lane)
+            while len(self._threads) < self.lanes:  # daemons: a trainer that never closes us must still be able to end
+                self._threads.append(threading.Thread(target=self._lane, name="rlaif-lane", daemon=True))
+                self._threads[-1].start()
         future: Future[Feedback] = Future()
         self._queue.put((problem, code, future))
         return future
@@ -103,10 +102,10 @@ class Scorer:
         if self._closed:
             return
         self._closed = True
-        if self._pool is not None:
-            for _ in range(self.lanes):
-                self._queue.put(None)
-            self._pool.shutdown()
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
         self._stack.close()
 
     # -- lanes -------------------------------------------------------------------------------------------------------------------------
