@@ -51,8 +51,10 @@ class Battle:
             self.after_s = self.honest_s(box)
             self.same_zygote = box._common.process is zygote and zygote.poll() is None
             self.starts = box._common.starts
-            self.strays = strays(zygote.pid, box._hello["first_uid"])
+            box._common.drop_spares()  # the next programs' own processes
             self.fresh = box.run(LOWERED, NOTICES)
+            box._common.drop_spares()
+            self.strays = wait_for_no_strays(zygote.pid, box._hello["first_uid"])
         self.descriptors_after = len(os.listdir("/proc/self/fd"))
 
     @staticmethod
@@ -87,6 +89,13 @@ def strays(zygote: int, first_uid: int) -> list[str]:
         if (int(fields["PPid"]) == zygote and fields["Name"].strip() != "bwrap") or first_uid <= uid < first_uid + 64:
             out.append(f"{folder} {fields['Name']}")
     return out
+
+
+def wait_for_no_strays(zygote: int, first_uid: int) -> list[str]:
+    until = time.monotonic() + 5
+    while (left := strays(zygote, first_uid)) and time.monotonic() < until:
+        time.sleep(0.05)
+    return left
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,11 @@ RIGHT = "def f(x):\n    return x + 1\n"
         ("def f(x):\n    while True: pass", "scored", "timeout", 0),
         ("def f(x): return [0] * 10**10", "scored", "memory", 0),
         ("import os\ndef f(x): os._exit(0)", "scored", "early_exit", 0),
-        ("import sys\nsys.exit()", "scored", "early_exit", 0),
+        ("import sys\nsys.exit()", "policy_failure", "early_exit", 0),
+        ("import os\nos._exit(0)", "policy_failure", "early_exit", 0),
+        ("import ctypes\nctypes.string_at(0)", "policy_failure", "crash", 0),
+        ("x = [0] * 10**10\ndef f(x): return x + 1", "policy_failure", "memory", 0),
+        ("import sys\ndef f(x): sys.exit()", "scored", None, 0),
         ("import ctypes\ndef f(x): ctypes.string_at(0)", "scored", "crash", 0),
         ("def f(x): return 'x' * 10**7", "scored", "too_large", 0),
         ("def f(x):\n    if x == 2: raise ValueError('no')\n    return 2", "scored", None, 1),
@@ -64,12 +68,64 @@ def test_outcomes(box: Sandbox, code: str, outcome: str, failure: str | None, pa
     assert report.path == "lowered"
 
 
+def test_what_never_loads_was_never_tested() -> None:
+    """Whatever ends a program before it has an entry point is the policy's failure; afterwards it is scored."""
+    with Sandbox(SandboxConfig(timeout_s=0.3)) as quick:
+        for ending, failure in (("while True: pass", "timeout"), ("import time; time.sleep(1000)", "timeout"), ("import os; os.kill(os.getpid(), 9)", "crash")):
+            loading = quick.run(ONE, f"{ending}\ndef f(x): return x + 1")
+            running = quick.run(ONE, f"def f(x):\n    {ending}")
+            assert (loading.outcome, loading.failure, loading.passed) == ("policy_failure", failure, 0), loading
+            assert (running.outcome, running.failure, running.passed) == ("scored", failure, 0), running
+
+
+FRAMES = """
+import os, struct
+def frame(n, kind, body=b'{"v":2}'):
+    return struct.pack('<IIB', len(body), n & 0xFFFFFFFF, kind) + body
+def number():
+    import sys
+    frame = sys._getframe()
+    while "number" not in frame.f_locals or "request" not in frame.f_locals:
+        frame = frame.f_back
+    return frame.f_locals["number"]
+real = os.write
+"""
+LIES = {
+    "unsolicited, before the first question": "os.write(3, frame(7, 2))\ndef f(x): return x + 1",
+    "unsolicited, beside an answer": "def f(x):\n    real(3, frame(7, 2))\n    return x + 1",
+    "unsolicited, after the last answer": "import threading\ndef f(x):\n    if x == 2: os.write = lambda fd, b: (real(fd, b), real(fd, frame(7, 2)))[0]\n    return x + 1",
+    "its own question answered twice": "def f(x):\n    real(3, frame(number(), 2, b'{\"v\":%d}' % (x + 1)))\n    return x + 1",
+    "the answer before last again": "seen = []\ndef write(fd, b):\n    seen.append(bytes(b))\n    return real(fd, seen[-2]) and len(b) if len(seen) > 1 else real(fd, b)\ndef f(x):\n    os.write = write\n    return x + 1",
+    "two answers in one, in the wrong order": "seen = []\ndef write(fd, b):\n    seen.append(bytes(b))\n    real(fd, frame(1, 2) + bytes(b))\n    return len(b)\ndef f(x):\n    os.write = write\n    return x + 1",
+    "the right number, the wrong kind": "def f(x):\n    real(3, frame(number(), 4))\n    return x + 1",
+    "a number of its own choice": "def f(x):\n    real(3, frame(number() + 1, 2))\n    return x + 1",
+    "BYE before its time": "def f(x):\n    real(3, frame(0, 3, b'{}'))\n    return x + 1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIES)
+@pytest.mark.parametrize("lowered", [True, False], ids=["lowered", "opaque"])
+def test_frames_out_of_turn_are_tampering(box: Sandbox, name: str, lowered: bool) -> None:
+    """Unsolicited, doubled or reordered frames: no test passes, whatever was answered in turn before."""
+    one = ONE if lowered else problem("x = f(1)\nassert x == 2\nx = f(2)\nassert x == 3", "assert [f(5)] == [6]")
+    report = box.run(one, FRAMES + LIES[name])
+    assert (report.outcome, report.failure, report.passed) == ("policy_failure", "tampering", 0), report
+
+
+def test_question_numbers_cannot_be_foreseen(box: Sandbox) -> None:
+    code = FRAMES + "def f(x): return number()"
+    numbers = [int(box.run(problem((f"f({index})", "0")), code).results[0].actual or 0) for index in range(12)]
+    assert len(set(numbers)) == 12
+    assert max(numbers) > 2**28
+    assert sorted(numbers) != numbers
+
+
 def test_a_runaway_is_dead_in_time(box: Sandbox) -> None:
     start = time.perf_counter()
     report = box.run(ONE, "def f(x):\n    while True: pass")
     assert report.failure == "timeout"
     assert report.cpu_s == pytest.approx(2, abs=0.25)
-    assert time.perf_counter() - start < 3 * 2 + 0.5  # wall: a busy machine gives the program less than a core
+    assert time.perf_counter() - start < 20 * 2 + 0.5  # wall: a busy machine gives the program less than a core
 
 
 def test_report_says_what_and_where(box: Sandbox) -> None:
@@ -248,16 +304,16 @@ def test_zygote_killed_at_random_changes_no_verdict() -> None:
 
 
 def test_a_program_that_always_kills_its_zygote_is_to_blame(monkeypatch: pytest.MonkeyPatch, box: Sandbox) -> None:
-    real = Zygote.spawn
+    real = Zygote.take
 
-    def spawn(self: Zygote, *args, **kwargs):
-        status = real(self, *args, **kwargs)
+    def take(self: Zygote, *args, **kwargs):
+        taken = real(self, *args, **kwargs)
         if self.tainted:  # type: ignore[attr-defined]
             assert self.process is not None
             self.process.kill()
-        return status
+        return taken
 
-    monkeypatch.setattr(Zygote, "spawn", spawn)
+    monkeypatch.setattr(Zygote, "take", take)
     monkeypatch.setattr(Zygote, "tainted", True, raising=False)
     with Sandbox() as sandbox:
         assert sandbox.run(ONE, RIGHT).outcome == "infra_failure"  # even the harmless program cannot run

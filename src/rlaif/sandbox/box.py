@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -139,7 +138,7 @@ class Sandbox:
                 trouble = str(error)
             except SpawnFailed as error:
                 trouble, fork_failed = str(error), True
-                yield Wait((), time.monotonic() + 0.05 * 2**attempt)
+                yield Wait((), 0.05 * 2**attempt)
             finally:
                 if attempt >= SHARED_ATTEMPTS:
                     zygote.close()

@@ -7,7 +7,6 @@ import json
 import random
 import signal
 import socket
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +32,36 @@ class SpawnFailed(Exception):
     """The zygote could not fork."""
 
 
+class Family:
+    """The processes of one program, and how long to wait for them: `blocked_s` of wall time in which none had or wanted a processor.
+
+    Time that they computed is the CPU limit's business, and time that they stood in the queue is the machine's fault, so a busy
+    machine fails nobody. `most_s` bounds the whole all the same.
+    """
+
+    def __init__(self, blocked_s: float, most_s: float) -> None:
+        self.blocked_s, self.most_s = blocked_s, most_s
+        self.waited_s = self.active_s = 0.0
+        self.members: list[ChildProcess] = []
+
+    def _left_s(self) -> float:
+        return min(self.blocked_s + self.active_s, self.most_s) - self.waited_s
+
+    def wait(self, fd: int, events: int) -> Task[bool]:
+        """True once the descriptor is ready, False when the time is up. Raises ZygoteGone."""
+        while True:
+            wait = Wait(((fd, events),), max(0.0, self._left_s()))
+            ready = yield wait
+            self.waited_s += wait.spent_s
+            if ready:
+                return True
+            self.active_s = 0.0
+            for member in self.members:
+                self.active_s += yield from member.used_s()
+            if self._left_s() < 0.005:
+                return False
+
+
 @dataclass(frozen=True, slots=True)
 class Exit:
     """How a child ended, in the zygote's words."""
@@ -47,11 +76,12 @@ class Exit:
 class ChildProcess:
     """One child. Methods that wait are generators for `loop`."""
 
-    def __init__(self, zygote: Zygote, started: int, status: socket.socket, channel: socket.socket | None, deadline: float) -> None:
+    def __init__(self, zygote: Zygote, started: int, status: socket.socket, channel: socket.socket | None, family: Family) -> None:
         """`started`: which start of the zygote it belongs to. `channel`: None for a whole program, which is told nothing."""
         self.zygote, self.started = zygote, started
         self.status, self.channel = status, channel
-        self.deadline = deadline
+        self.family = family
+        family.members.append(self)
         self.exit: Exit | None = None
         self.buffer = b""
 
@@ -101,7 +131,7 @@ class ChildProcess:
     def _pending(self) -> bool:
         assert self.channel is not None
         with contextlib.suppress(BlockingIOError, ConnectionError):
-            self.buffer += self.channel.recv(65536, DONTWAIT)
+            self.buffer += self.channel.recv(64, DONTWAIT)
         return bool(self.buffer)
 
     def _send(self, data: bytes) -> Task[None]:
@@ -115,8 +145,7 @@ class ChildProcess:
                 pass
             except OSError:
                 yield from self._died()
-            ready = yield Wait(((self.channel.fileno(), WRITE),), self.deadline)
-            if not ready:
+            if not (yield from self.family.wait(self.channel.fileno(), WRITE)):
                 yield from self._overdue()
 
     def _frame(self) -> Task[tuple[int, int, Any]]:
@@ -139,12 +168,11 @@ class ChildProcess:
                     return header[1], header[2], json.loads(data[FRAME.size : need].decode("ascii"))
                 except (ValueError, RecursionError):
                     raise Ended("tampering", "it sent a frame that is not JSON") from None
+            if not (yield from self.family.wait(self.channel.fileno(), READ)):
+                yield from self._overdue()
             try:
-                chunk = self.channel.recv(min(max(need - have, 65536), 2**20), DONTWAIT)
+                chunk = self.channel.recv(min(max(need - have, 8192), 2**20), DONTWAIT)
             except BlockingIOError:
-                ready = yield Wait(((self.channel.fileno(), READ),), self.deadline)
-                if not ready:
-                    yield from self._overdue()
                 continue
             except OSError:
                 chunk = b""
@@ -154,29 +182,45 @@ class ChildProcess:
             have += len(chunk)
 
     # -- death ---------------------------------------------------------------------------------------------------------
-    def kill(self) -> None:
-        """Ask the zygote to kill it; harmless if it is dead."""
-        with contextlib.suppress(OSError):
-            self.status.send(b"K")
+    def ended(self, kill: bool = False, grace_s: float | None = None) -> Task[Exit]:
+        """Wait for the zygote's word that it is dead and reaped; after `grace_s` kill it. Raises ZygoteGone if the zygote is dead itself,
+        SpawnFailed if the child never lived."""
+        while self.exit is None:
+            if kill:
+                with contextlib.suppress(OSError):
+                    self.status.send(protocol.KILL)
+                yield from self._record(KILL_GRACE_S)
+            elif grace_s is not None:
+                yield from self._record(grace_s, sure=False)
+                kill = True
+            elif (yield from self.family.wait(self.status.fileno(), READ)):
+                yield from self._record(KILL_GRACE_S)
+            else:
+                kill = True
+        return self.exit
 
-    def ended(self, kill: bool = False) -> Task[Exit]:
-        """Wait for the zygote's word that it is dead and reaped. Raises ZygoteGone if the zygote is, SpawnFailed if it never lived."""
-        if self.exit is not None:
-            return self.exit
-        if kill:
-            self.kill()
+    def used_s(self) -> Task[float]:
+        """Seconds in which it computed, or stood ready with no processor free."""
+        if self.exit is None:
+            with contextlib.suppress(OSError):
+                self.status.send(protocol.TIMES)
+            alive = yield from self._record(KILL_GRACE_S)
+            if alive is not None:
+                return alive
+        return self.exit.cpu_s if self.exit else 0.0
+
+    def _record(self, patience_s: float, sure: bool = True) -> Task[float | None]:
+        """One record of the zygote's: the times of a living child, or None and `exit` is set. `sure`: it must come, or the zygote hangs."""
         data = b""
-        deadline = time.monotonic() + KILL_GRACE_S if kill else self.deadline
         while len(data) < protocol.EXIT.size:
             try:
-                chunk = self.status.recv(64)
+                chunk = self.status.recv(protocol.EXIT.size - len(data))
             except BlockingIOError:
-                ready = yield Wait(((self.status.fileno(), READ),), deadline)
-                if not ready:
-                    if kill:  # the zygote itself hangs
-                        self.zygote.lost(self.started)
-                        raise ZygoteGone("the zygote did not answer") from None
-                    return (yield from self.ended(kill=True))
+                if not (yield Wait(((self.status.fileno(), READ),), patience_s)):
+                    if not sure:
+                        return None
+                    self.zygote.lost(self.started)
+                    raise ZygoteGone("the zygote did not answer") from None
                 continue
             except OSError:
                 chunk = b""
@@ -184,11 +228,13 @@ class ChildProcess:
                 self.zygote.lost(self.started)
                 raise ZygoteGone("the zygote died")
             data += chunk
-        status, cpu_us, rss, reason, errno = protocol.EXIT.unpack(data[: protocol.EXIT.size])
-        self.exit = Exit(status, cpu_us / 1e6, rss, reason, errno)
+        status, cpu_us, other, reason, errno = protocol.EXIT.unpack(data)
+        if reason == protocol.REASON_ALIVE:
+            return (cpu_us + other) / 1e6
+        self.exit = Exit(status, cpu_us / 1e6, other, reason, errno)
         if reason == protocol.REASON_SPAWN_FAILED:
             raise SpawnFailed(f"fork failed with errno {errno}")
-        return self.exit
+        return None
 
     def _overdue(self) -> Task[None]:
         yield from self.ended(kill=True)
@@ -196,8 +242,7 @@ class ChildProcess:
 
     def _died(self) -> Task[None]:
         """The channel is closed: wait for the end (a child that closed it and lives on is killed) and say what it was."""
-        self.deadline = min(self.deadline, time.monotonic() + 0.05)
-        exit_ = yield from self.ended()
+        exit_ = yield from self.ended(grace_s=0.05)
         raise cause(exit_)
 
     def close(self) -> None:

@@ -9,25 +9,32 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 READ, WRITE = select.POLLIN, select.POLLOUT
 
 
-class Wait(NamedTuple):
-    """Resume when one of `fds` (descriptor, READ or WRITE) is ready, or at `deadline` (time.monotonic seconds)."""
+class Wait:
+    """Resume when one of `fds` (descriptor, READ or WRITE) is ready, or after `patience_s`. `spent_s`: set on resuming, how long it was."""
 
-    fds: tuple[tuple[int, int], ...]
-    deadline: float
+    __slots__ = ("fds", "patience_s", "spent_s", "until")
+
+    def __init__(self, fds: tuple[tuple[int, int], ...], patience_s: float) -> None:
+        self.fds, self.patience_s = fds, patience_s
+        self.until = self.spent_s = 0.0
 
 
 Task = Generator[Wait, list[int], T]
-"""Sent back into a task: the ready descriptors, or an empty list if the deadline passed with nothing ready."""
+"""Sent back into a task: the ready descriptors, or an empty list if the time passed with nothing ready."""
 
 
 def run_all(jobs: Iterable[Any], start: Callable[[Any], Task[T]], workers: int) -> Iterator[T]:
-    """Run `start(job)` for each job, `workers` at once, and yield the results in order. Holds about 4·workers results at most."""
+    """Run `start(job)` for each job, `workers` at once, and yield the results in order. Holds about 4·workers results at most.
+
+    The time that the caller keeps a result before asking for the next one is nobody's waiting time: no program may fail because
+    an optimiser step came between its question and its answer.
+    """
     poll = select.poll()
     source = iter(jobs)
     order: deque[int] = deque()
@@ -37,6 +44,10 @@ def run_all(jobs: Iterable[Any], start: Callable[[Any], Task[T]], workers: int) 
     owners: dict[int, int] = {}
     exhausted = False
     counter = 0
+    away_s = 0.0
+
+    def clock() -> float:
+        return time.monotonic() - away_s
 
     def advance(key: int, ready: list[int] | None) -> None:
         try:
@@ -46,6 +57,7 @@ def run_all(jobs: Iterable[Any], start: Callable[[Any], Task[T]], workers: int) 
             del live[key]
             return
         waits[key] = wait
+        wait.until = clock() + wait.patience_s
         for fd, events in wait.fds:
             poll.register(fd, events)
             owners[fd] = key
@@ -63,21 +75,26 @@ def run_all(jobs: Iterable[Any], start: Callable[[Any], Task[T]], workers: int) 
                 advance(counter, None)
                 counter += 1
             while order and order[0] in done:
-                yield done.pop(order.popleft())
+                result = done.pop(order.popleft())
+                left = time.monotonic()
+                yield result
+                away_s += time.monotonic() - left
             if not live:
                 if exhausted and not order:
                     return
                 continue
             if len(live) < workers and not exhausted and len(order) < 4 * workers:
                 continue
-            soonest = min(wait.deadline for wait in waits.values())
+            soonest = min(wait.until for wait in waits.values())
             ready: dict[int, list[int]] = {}
-            for fd, _ in poll.poll(max(0.0, soonest - time.monotonic()) * 1000 + 1):
+            for fd, _ in poll.poll(max(0.0, soonest - clock()) * 1000 + 1):
                 ready.setdefault(owners[fd], []).append(fd)
-            now = time.monotonic()
+            now = clock()
             # What is readable counts before the clock: after a long pause of this process an answer in time is still in time.
-            for key in [key for key, wait in waits.items() if key in ready or wait.deadline <= now]:
-                for fd, _ in waits.pop(key).fds:
+            for key in [key for key, wait in waits.items() if key in ready or wait.until <= now]:
+                wait = waits.pop(key)
+                wait.spent_s = now - wait.until + wait.patience_s
+                for fd, _ in wait.fds:
                     poll.unregister(fd)
                     del owners[fd]
                 advance(key, ready.get(key, []))

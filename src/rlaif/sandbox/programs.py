@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import time
 from dataclasses import replace
 from typing import Any
 
 from rlaif.config import SandboxConfig
 from rlaif.sandbox import compare
-from rlaif.sandbox.child import ChildProcess, Ended, Exit, cause
+from rlaif.sandbox.child import ChildProcess, Ended, Exit, Family, cause
 from rlaif.sandbox.inside import codec, protocol
 from rlaif.sandbox.inside.protocol import ASK
 from rlaif.sandbox.loop import Task
@@ -22,7 +21,10 @@ from rlaif.types import Grade, Problem, TestReport, TestResult
 MAX_FILE = 16 * 2**20
 """Largest file a program may write, its standard output included, in bytes."""
 POLICY_FAILURES = frozenset({"syntax_error", "missing_entry_point", "load_error", "tampering"})
-"""Failures for which there is nothing to score. The others ran against their tests and lost the tests they did not finish."""
+"""Failures for which there is nothing to score, and so is any other that comes before the module is loaded: it never got as far as
+having an entry point. The rest ran against their tests and lost the tests they did not finish."""
+BLOCKED, MOST = 3, 20
+"""How long a program may sleep or block, and how long it may take on however busy a machine, in CPU limits."""
 
 
 class NeedsTestChild(Exception):
@@ -36,24 +38,28 @@ class Run:
         self.zygote, self.config, self.grade = zygote, config, grade
         self.problem, self.code, self.steps = problem, code, steps
         self.exact = problem.imported
-        self.deadline = time.monotonic() + 3 * config.timeout_s
+        self.family = self._family()
         self.limits = Limits(config.timeout_s, config.memory_bytes, MAX_FILE)
         self.children: list[ChildProcess] = []
         self.results: list[TestResult] = []
         self.stdout = ""
         self.memory = False
+        self.loading = False
         lowered = sum(step.questions is not None for step in steps)
         stdio = any(step.test.form == "stdio" for step in steps)
         self.path = "none" if stdio or not steps else "lowered" if lowered == len(steps) else "opaque" if not lowered else "mixed"
 
+    def _family(self) -> Family:
+        return Family(BLOCKED * self.config.timeout_s, MOST * self.config.timeout_s)
+
     def children_for(self, tester: bool) -> tuple[ChildProcess, ChildProcess | None]:
         """A solution child and, if asked for, a test child at its channel. Raises ZygoteGone or SandboxUnavailable."""
         hatched, started = self.zygote.take(self.limits, tester)
-        solution = ChildProcess(self.zygote, started, hatched.status, hatched.channel, self.deadline)
+        solution = ChildProcess(self.zygote, started, hatched.status, hatched.channel, self.family)
         self.children.append(solution)
         if hatched.tester is None:
             return solution, None
-        self.children.append(ChildProcess(self.zygote, started, *hatched.tester, self.deadline))
+        self.children.append(ChildProcess(self.zygote, started, *hatched.tester, self.family))
         return solution, self.children[-1]
 
     # -- the whole program ---------------------------------------------------------------------------------------------
@@ -77,10 +83,10 @@ class Run:
         unfinished = [TestResult(step.test, False, None, f"not reached: {message}") for step in self.steps[len(self.results) :]]
         if failure == "tampering":  # nothing that a program said counts once it has lied about the protocol
             self.results = [replace(result, passed=False, error="tampering") for result in self.results]
-        if len(unfinished) and failure not in POLICY_FAILURES:
+        outcome = "policy_failure" if failure in POLICY_FAILURES or (failure and self.loading) else "scored"
+        if unfinished and outcome == "scored":
             unfinished[0] = replace(unfinished[0], error=message)
         cpu_s = sum(child.exit.cpu_s for child in self.children[: len(self.steps) if self.path == "none" else 1] if child.exit)
-        outcome = "policy_failure" if failure in POLICY_FAILURES else "scored"
         return TestReport(outcome, (*self.results, *unfinished), failure, message, self.stdout, cpu_s, self.grade, self.path)  # type: ignore[arg-type]
 
     def _bury(self) -> Task[None]:
@@ -93,6 +99,7 @@ class Run:
         opaque = any(step.questions is None and not step.error for step in self.steps)
         solution, tester = self.children_for(opaque)
         entry = self.problem.entry_point
+        self.loading = True
         job = {"preamble": self.problem.preamble, "code": self.code, "entry": entry}
         try:
             number = yield from solution.put(ASK, job)
@@ -104,7 +111,7 @@ class Run:
             bad = loaded.get("bad")
             known = ("syntax_error", "missing_entry_point", "load_error", "memory", "early_exit")
             raise Ended(bad if bad in known else "tampering", str(loaded.get("text", ""))[: protocol.MAX_TEXT])
-        said_bye = briefed = False
+        self.loading = said_bye = briefed = False
         for index, step in enumerate(self.steps):
             if step.error:
                 self.results.append(TestResult(step.test, False, None, f"broken test: {step.error}"))
@@ -127,18 +134,17 @@ class Run:
         self.stdout = yield from solution.bye(said_bye)
 
     def _lowered(self, solution: ChildProcess, step: Step, questions: tuple[Question, ...], alone: bool) -> Task[tuple[TestResult, bool]]:
-        shown: str | None = None
+        tree: Any = None
         for position, question in enumerate(questions):
             last = alone and position == len(questions) - 1
             reply = yield from solution.ask(ASK, {"op": "eval", "x": question.source}, last)
             if "v" not in reply:
                 return TestResult(step.test, False, None, self._error(reply)), last
             tree = reply["v"]
-            passed = self._holds(question, tree)
-            shown = compare.show(tree)
-            if not passed:
+            if not self._holds(question, tree):
+                shown = compare.show(tree)
                 return TestResult(step.test, False, shown, None if len(questions) == 1 else f"{question.source[:200]} gave {shown}"), last
-        return TestResult(step.test, True, shown, None), alone
+        return TestResult(step.test, True, compare.show(tree), None), alone
 
     def _holds(self, question: Question, tree: Any) -> bool:
         """The verdict on one answer."""
@@ -207,7 +213,7 @@ class Run:
             if step.error or step.test.form != "stdio":
                 self.results.append(TestResult(step.test, False, None, step.error or "mixes standard input with calls"))
                 continue
-            self.deadline = time.monotonic() + 3 * self.config.timeout_s
+            self.family = self._family()
             self.results.append((yield from self._script(step)))
 
     def _script(self, step: Step) -> Task[TestResult]:
@@ -215,7 +221,7 @@ class Run:
         with _file(test.input) as stdin, _file("") as stdout, _file(json.dumps([self.problem.preamble, self.code])) as code:
             fds = {protocol.HAS_CHANNEL: code.fileno(), protocol.HAS_STDIN: stdin.fileno(), protocol.HAS_STDOUT: stdout.fileno()}
             status, started = self.zygote.spawn(protocol.KIND_SCRIPT, fds, self.limits)
-            child = ChildProcess(self.zygote, started, status, None, self.deadline)
+            child = ChildProcess(self.zygote, started, status, None, self.family)
             self.children.append(child)
             exit_ = yield from child.ended()
             output = os.pread(stdout.fileno(), MAX_FILE, 0).decode("utf-8", "replace")

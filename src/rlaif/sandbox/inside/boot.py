@@ -17,6 +17,8 @@ def _main() -> None:
     package = importlib.util.module_from_spec(spec)
     sys.modules["_inside"] = package
     spec.loader.exec_module(package)
+    # The library first: what is imported together lies together, and every page that a child touches is copied for it.
+    importlib.import_module("_inside.modules").preload(False)
     importlib.import_module("_inside.zygote").main(sys.argv[1])
 
 

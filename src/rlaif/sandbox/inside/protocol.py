@@ -3,7 +3,8 @@
 Three kinds of channel, all Unix stream sockets:
 
 * control, P to Z: one `SPAWN` record a program, with its descriptors attached by SCM_RIGHTS;
-* status, one per program: Z sends one `EXIT` record when the child is dead; any byte or a hang-up from P means "kill it";
+* status, one per program: Z sends one `EXIT` record when the child is dead; KILL or a hang-up from P means "kill it", TIMES
+  asks for a record of what it has used so far;
 * channel, one per program: numbered frames of JSON between P (or T) and S, and between P and T.
 """
 
@@ -20,8 +21,11 @@ HAS_CHANNEL, HAS_PEER, HAS_STDIN, HAS_STDOUT = 1, 2, 4, 8
 KIND_SOLUTION, KIND_TEST, KIND_SCRIPT, KIND_PROBE = 0, 1, 2, 3
 
 EXIT = struct.Struct("<iqqBi")
-"""wait status, CPU microseconds, peak resident KiB, reason, errno of a failed fork."""
-REASON_NONE, REASON_CPU, REASON_ASKED, REASON_SPAWN_FAILED, REASON_MEMORY = 0, 1, 2, 3, 4
+"""wait status, CPU microseconds, peak resident KiB, reason, errno of a failed fork.
+
+With REASON_ALIVE: 0, CPU microseconds so far, microseconds spent ready to run with no processor free, reason, 0."""
+REASON_NONE, REASON_CPU, REASON_ASKED, REASON_SPAWN_FAILED, REASON_MEMORY, REASON_ALIVE = range(6)
+KILL, TIMES = b"K", b"T"
 
 FRAME = struct.Struct("<IIB")
 """payload length, number of the question, kind."""

@@ -51,7 +51,7 @@ IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ F
 FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032)  # DUPFD GETFD SETFD GETFL SETFL GETLK SETLK SETLKW DUPFD_CLOEXEC GETPIPE_SZ
 AF_UNIX, SOCK_STREAM = 1, 1
 
-_LD, _JEQ, _JGT, _JGE, _JSET, _AND, _RET = 0x20, 0x15, 0x25, 0x35, 0x45, 0x54, 0x06
+_LD, _JEQ, _JGE, _JA, _AND, _RET = 0x20, 0x15, 0x35, 0x05, 0x54, 0x06
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 DENY = ERRNO | errno.EPERM
 NR, ARCH = 0, 4
@@ -69,11 +69,6 @@ def numbers(machine: str) -> dict[str, int]:
     return dict(zip(words[::2], map(int, words[1::2]), strict=True))
 
 
-def _when(number: int, body: list[Instruction]) -> list[Instruction]:
-    """If the call is `number`, run `body`, which must return; otherwise go on."""
-    return [(_JEQ, 0, len(body), number), *body]
-
-
 def _one_of(offset: int, values: tuple[int, ...]) -> list[Instruction]:
     checks: list[Instruction] = [(_LD, 0, 0, offset)]
     checks += [(_JEQ, len(values) - index, 0, value) for index, value in enumerate(values)]
@@ -81,43 +76,50 @@ def _one_of(offset: int, values: tuple[int, ...]) -> list[Instruction]:
 
 
 def program(machine: str, pid: int) -> list[Instruction]:
-    """The filter for one process."""
+    """The filter for one process: a binary search for the number of the call.
+
+    A list of ranges tried one after the other is as right, but the kernel runs a filter once for each number there is when it installs it.
+    """
     table = numbers(machine)
-    out: list[Instruction] = [(_LD, 0, 0, ARCH), (_JEQ, 1, 0, ARCHES[machine]), (_RET, 0, 0, KILL), (_LD, 0, 0, NR)]
-    out += [(_JGE, 0, 1, 0x40000000), (_RET, 0, 0, DENY)]  # the x32 entry points
-    allowed = sorted(table[name] for name in _NAMES.split() if name in table)
-    for low, high in _ranges(allowed):
-        out += [(_JGE, 0, 2, low), (_JGT, 1, 0, high), (_RET, 0, 0, ALLOW)]
-    out += _when(table["clone3"], [(_RET, 0, 0, ERRNO | errno.ENOSYS)])
-    out += _when(
-        table["clone"],
-        [
-            (_LD, 0, 0, _arg(0)),
-            (_AND, 0, 0, CLONE_THREAD | CLONE_NEW_ANYTHING),
-            (_JEQ, 0, 1, CLONE_THREAD),
-            (_RET, 0, 0, ALLOW),
-            (_RET, 0, 0, DENY),
-        ],
-    )
     own = [(_LD, 0, 0, _arg(0)), (_JEQ, 0, 1, pid), (_RET, 0, 0, ALLOW), (_RET, 0, 0, DENY)]
-    out += _when(table["kill"], own) + _when(table["tgkill"], own)
-    out += _when(table["prlimit64"], [(_LD, 0, 0, _arg(0)), (_JEQ, 1, 0, 0), (_JEQ, 0, 1, pid), (_RET, 0, 0, ALLOW), (_RET, 0, 0, DENY)])
-    out += _when(table["ioctl"], _one_of(_arg(1), IOCTLS))
-    out += _when(table["fcntl"], _one_of(_arg(1), FCNTLS))
+    thread = [(_LD, 0, 0, _arg(0)), (_AND, 0, 0, CLONE_THREAD | CLONE_NEW_ANYTHING), (_JEQ, 0, 1, CLONE_THREAD)]
     # A datagram socket could send to any address it names, a connected stream cannot.
     pair = [(_LD, 0, 0, _arg(0)), (_JEQ, 0, 4, AF_UNIX), (_LD, 0, 0, _arg(1)), (_AND, 0, 0, 0xF), (_JEQ, 0, 1, SOCK_STREAM)]
-    out += _when(table["socketpair"], [*pair, (_RET, 0, 0, ALLOW), (_RET, 0, 0, DENY)])
-    return [*out, (_RET, 0, 0, DENY)]
+    bodies: dict[int, list[Instruction]] = {table[name]: [(_RET, 0, 0, ALLOW)] for name in _NAMES.split() if name in table}
+    bodies |= {
+        table["clone3"]: [(_RET, 0, 0, ERRNO | errno.ENOSYS)],
+        table["clone"]: [*thread, (_RET, 0, 0, ALLOW), (_RET, 0, 0, DENY)],
+        table["kill"]: own,
+        table["tgkill"]: own,
+        table["prlimit64"]: [(_LD, 0, 0, _arg(0)), (_JEQ, 1, 0, 0), (_JEQ, 0, 1, pid), (_RET, 0, 0, ALLOW), (_RET, 0, 0, DENY)],
+        table["ioctl"]: _one_of(_arg(1), IOCTLS),
+        table["fcntl"]: _one_of(_arg(1), FCNTLS),
+        table["socketpair"]: [*pair, (_RET, 0, 0, ALLOW), (_RET, 0, 0, DENY)],
+    }
+    head = [(_LD, 0, 0, ARCH), (_JEQ, 1, 0, ARCHES[machine]), (_RET, 0, 0, KILL), (_LD, 0, 0, NR)]
+    return head + _search(_segments(bodies))
 
 
-def _ranges(values: list[int]) -> list[tuple[int, int]]:
-    out: list[tuple[int, int]] = []
-    for value in values:
-        if out and out[-1][1] == value - 1:
-            out[-1] = (out[-1][0], value)
-        else:
-            out.append((value, value))
+def _segments(bodies: dict[int, list[Instruction]]) -> list[tuple[int, list[Instruction]]]:
+    """(first number, what to do from there on), adjacent ones that do the same made one. Numbers without a body, the x32 entry points
+    among them, are denied."""
+    deny: list[Instruction] = [(_RET, 0, 0, DENY)]
+    out = [(0, deny)]
+    for number in sorted({*bodies, *(number + 1 for number in bodies)}):
+        body = bodies.get(number, deny)
+        if body != out[-1][1]:
+            out.append((number, body))
     return out
+
+
+def _search(segments: list[tuple[int, list[Instruction]]]) -> list[Instruction]:
+    if len(segments) == 1:
+        return segments[0][1]
+    middle = len(segments) // 2
+    below, above = _search(segments[:middle]), _search(segments[middle:])
+    if len(below) < 256:
+        return [(_JGE, len(below), 0, segments[middle][0]), *below, *above]
+    return [(_JGE, 0, 1, segments[middle][0]), (_JA, 0, 0, len(below)), *below, *above]
 
 
 class _Program(ctypes.Structure):

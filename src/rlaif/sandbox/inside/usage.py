@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 import sys
 import time
@@ -18,6 +19,18 @@ Usage = Callable[[int], tuple[float, int]]
 def linux(pid: int) -> tuple[float, int]:
     """(CPU seconds, 0). Raises OSError. Memory needs no watching: RLIMIT_AS holds."""
     return time.clock_gettime((~pid << 3) | 2), 0
+
+
+def queued_s(pid: int) -> float:
+    """Seconds in which the process could have run had a processor been free: the most unlucky thread's. 0 where nobody counts them."""
+    worst = 0
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/schedstat") as stream:
+                worst = max(worst, int(stream.read().split()[1]))
+    except (OSError, ValueError, IndexError):
+        pass  # no such file, or a thread that has just ended
+    return worst / 1e9
 
 
 def parse(raw: bytes, numer: int = 1, denom: int = 1) -> tuple[float, int]:

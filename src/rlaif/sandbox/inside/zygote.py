@@ -77,7 +77,7 @@ class Zygote:
                 elif fd == wake:
                     os.read(wake, 4096)
                 else:
-                    self._kill(self.by_fd[fd], protocol.REASON_ASKED)
+                    self._asked(self.by_fd[fd])
             if soonest is not None and time.monotonic() >= soonest:
                 self._check_clocks()
             self._reap()
@@ -139,6 +139,20 @@ class Zygote:
                     self._kill(child, protocol.REASON_CPU)
                 left = (child.cpu_s - cpu_s) / lockdown.PARALLEL
                 child.check_at = now + max(left if lockdown.LINUX else min(left, MEMORY_POLL_S), 0.01)
+
+    def _asked(self, child: Child) -> None:
+        try:
+            wish = child.status.recv(64)
+        except OSError:
+            wish = b""
+        if wish.strip(protocol.TIMES) or not wish:
+            return self._kill(child, protocol.REASON_ASKED)
+        try:
+            cpu_s, _ = self.usage(child.pid) if self.usage else (0.0, 0)
+            record = protocol.EXIT.pack(0, int(cpu_s * 1e6), int(usage.queued_s(child.pid) * 1e6), protocol.REASON_ALIVE, 0)
+            child.status.send(record, socket.MSG_DONTWAIT)
+        except OSError:
+            pass  # it has just died: its end is the answer
 
     def _kill(self, child: Child, reason: int) -> None:
         if child.reason == protocol.REASON_NONE:
