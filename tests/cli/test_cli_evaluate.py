@@ -60,6 +60,36 @@ def test_two_models_are_compared_problem_by_problem(problem_file: Path, with_mod
     assert result["comparison"]["overall"]["difference"]["value"] == 0 and result["baseline"]["success_rate"]["value"] == 0.5
 
 
+def test_controls_are_each_compared_with_the_first(problem_file: Path, with_model: Path, rlaif: Callable):
+    copy = with_model / "models" / "smollm2-135m"
+    done = rlaif(*MODEL, "--problems", "two.jsonl", "--baseline", "smollm2-135m", str(copy), "--json")
+    (result,) = done.rows
+    assert [(row["name"], row["wins"], row["losses"]) for row in result["controls"]] == [(str(copy), 0, 0)]
+    assert "No clear change" in result["controls"][0]["words"]
+
+
+def test_answers_are_kept_and_can_be_scored_again(problem_file: Path, with_model: Path, rlaif: Callable):
+    assert rlaif(*MODEL, "--problems", "two.jsonl", "--answers", "answers.jsonl").code == 0
+    rows = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
+    assert {row["task_id"]: row["passed"] for row in rows} == {"mine/add": True, "mine/cube": False}
+    (again,) = rlaif("evaluate", "--completions", "answers.jsonl", "--problems", "two.jsonl", "--json").rows
+    assert again["success_rate"]["value"] == 0.5
+
+
+def test_a_run_evaluated_on_another_set_says_what_it_was_trained_on(problem_file: Path, with_model: Path, rlaif: Callable):
+    (copied,) = [json.loads(line) for line in problem_file.read_text().splitlines() if "mine/add" in line]
+    tests = [{"role": "graded", "input": "add(1, 2)", "expected": "3"}]
+    Path("trained.jsonl").write_text(json.dumps(copied | {"id": "trained/add", "split": "train", "tests": tests}) + "\n")
+    _finished_run(Path("runs/new"), with_model, problems="trained.jsonl", max_new_tokens=40)
+    (result,) = rlaif("evaluate", "--problems", "two.jsonl", "--json").rows
+    assert result["overlap"]["contaminated"] == ["mine/add"]
+    words = rlaif("evaluate", "--problems", "two.jsonl").out
+    assert "1 of 2 evaluation problems (50.0%) are close to a training problem" in words
+    Path("trained.jsonl").unlink()
+    gone = rlaif("evaluate", "--problems", "two.jsonl", "--json")
+    assert gone.code == 0 and "overlap" not in gone.rows[0] and "Overlap with trained.jsonl unknown" in gone.err
+
+
 def _finished_run(path: Path, model_cache: Path, **config: object) -> RunDir:
     """A run whose model is the tiny one."""
     run = RunDir.create(path)

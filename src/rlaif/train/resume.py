@@ -25,7 +25,7 @@ def resumed_config(config: SettingsT, run: RunDir, may_change: frozenset[str] = 
         return config
     saved = parse_settings(type(config), stored, f"{run.path}/config.json")
     given = config.model_fields_set
-    different = sorted(name for name in given - may_change if getattr(config, name) != getattr(saved, name))
+    different = sorted(name for name in given - may_change if getattr(config, name) not in (getattr(saved, name), *_RESOLVED.get(name, ())))
     if different:
         first = different[0]
         raise UsageError(

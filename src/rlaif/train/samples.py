@@ -35,14 +35,15 @@ def policy_prompt(problem: Problem, folder: Path) -> tuple[str, int]:
 
 
 def judge_call(problem: Problem, config: TrainConfig, folder: Path) -> JudgeCall | None:
-    """The question about the problem's own reference, or about its signature alone; None where no judge is asked.
+    """The question about the problem's own reference, or a stub where it has none; None where no judge is asked.
 
     Tokens are counted with the policy's tokenizer: exact for the embedded judge on the default model, near enough for another.
     """
     judge = config.judge
     if config.feedback == "execution" or judge.kind == "none":
         return None
-    shown = sanitise(problem, problem.reference or f"{problem.signature}\n    ...\n")
+    stub = f"def {problem.entry_point or 'main'}(*arguments):\n    return arguments\n"
+    shown = sanitise(problem, problem.reference or stub)
     text = _question(judge, problem, "" if isinstance(shown, Refusal) else shown.code)
     tokens = len(load_tokenizer(folder)(text, add_special_tokens=False).input_ids)
     return JudgeCall(text, tokens, _usd(judge, tokens))
