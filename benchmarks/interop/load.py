@@ -19,6 +19,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -83,8 +84,12 @@ async def client(port: int, traffic: Traffic, until: float, done: list[tuple[flo
             lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             status = int(lines[0].split()[1])
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:] if line)}
-            answer = json.loads(await reader.readexactly(int(headers["content-length"])))
-            done.append((time.monotonic() - started, kind, status, as_expected(kind, status, answer)))
+            text = await reader.readexactly(int(headers["content-length"]))
+            answer = json.loads(text) if headers.get("content-type") == "application/json" else None
+            fine = as_expected(kind, status, answer)
+            done.append((time.monotonic() - started, kind, status, fine))
+            if not fine:
+                print(f"{kind}: {status} {text[:300]!r}", file=sys.stderr)
             if headers.get("connection", "").lower() == "close":
                 writer.close()
                 writer = None
@@ -164,8 +169,10 @@ def main() -> int:
     command = [sys.executable, "-m", "rlaif.cli.main", "serve", "--feedback", "execution", "--port", "0", "--sandbox.timeout-s", "3"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
+    said: list[str] = []
     try:
         port = int(process.stderr.readline().split("127.0.0.1:")[1].split()[0])
+        threading.Thread(target=said.extend, args=(process.stderr,), daemon=True).start()
         load_before = os.getloadavg()
         done, seen = asyncio.run(drive(port, psutil.Process(process.pid), options))
     finally:
@@ -173,7 +180,8 @@ def main() -> int:
         code = process.wait(60)
     machine = {"cores": os.cpu_count(), "python": platform.python_version(), "load_before": load_before, "load_after": os.getloadavg()}
     found = {"machine": machine, "seconds": options.seconds, "in_flight": options.in_flight} | summary(done, seen, options.seconds)
-    found |= {"server_exit_code": code, "over_time": seen[:: max(1, len(seen) // 24)]}
+    print("".join(said[-60:]), file=sys.stderr)
+    found |= {"server_exit_code": code, "server_said": len(said), "over_time": seen[:: max(1, len(seen) // 24)]}
     text = json.dumps(found, indent=2) + "\n"
     print(text)
     if options.out:

@@ -17,6 +17,7 @@ from rlaif.config import ServeConfig
 from rlaif.errors import EnvironmentFailure, UsageError
 
 SHORTEST_TOKEN = 16
+BACKLOG = 2048
 GRACE_S = 30
 """Seconds that requests in flight get to end."""
 
@@ -81,7 +82,7 @@ def is_loopback(host: str) -> bool:
 
 @contextmanager
 def listen(config: ServeConfig) -> Iterator[socket.socket]:
-    """The socket, bound before the judge is loaded. Raises EnvironmentFailure if it cannot be had."""
+    """The socket, listening before the judge is loaded: early requests wait for it. Raises EnvironmentFailure if it cannot be had."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
         sock = socket.socket(family, kind, protocol)
@@ -91,6 +92,7 @@ def listen(config: ServeConfig) -> Iterator[socket.socket]:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind(address)
+            sock.listen(BACKLOG)
         except OSError as error:
             raise EnvironmentFailure(f"Cannot listen on {config.host}:{config.port}", error.strerror or str(error), "another --port") from None
         yield sock
