@@ -48,8 +48,8 @@ from rlaif.types import Problem
 
 LEAST_USABLE = 0.5
 """A judge is too small if less than this share of what it writes can be used."""
-LEAST_TRIED = 20
-"""Attempts below which nothing is said about the judge."""
+LEAST_TRIED, LEAST_FAILING = 20, 10
+"""Answers, and failing ones among them, below which nothing is said about the judge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,7 @@ def too_small(row: dict[str, Any]) -> list[str] | None:
             of_what = f"{what}s" + (" of answers that do not pass" if what == "revision" else "")
             reasons.append(f"only {share:.0%} of its {of_what} can be used")
     repaired, again = row["repaired_share"], row["sampled_again_share"]
-    if repaired is not None and again is not None and row["failing_answers"] >= LEAST_TRIED and repaired <= again:
+    if repaired is not None and again is not None and row["failing_answers"] >= LEAST_FAILING and repaired <= again:
         reasons.append(f"it repairs {repaired:.0%} of failing answers, and sampling again without it solves {again:.0%}")
     return reasons
 

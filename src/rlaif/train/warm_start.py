@@ -24,12 +24,12 @@ def reference_ids(policy: Policy, problem: Problem) -> tuple[list[int], tuple[in
         return None
     prompt = build_prompt(problem, policy.tokenizer)
     code = problem.reference.strip("\n")
-    if prompt.response_prefix and prompt.response_prefix not in code:
-        return None
-    # helpers above the signature cannot be written after it: only references that start with the opening are taught
-    before, _, body = code.partition(prompt.response_prefix)
-    if before.strip():
-        return None
+    body = code
+    if prompt.response_prefix:
+        # helpers above the signature cannot be written after it: only references that start with the opening are taught
+        before, opening, body = code.partition(prompt.response_prefix)
+        if not opening or before.strip():
+            return None
     chat = bool(getattr(policy.tokenizer, "chat_template", None))
     ids = policy.tokenizer(body + (FENCE_END if chat else "\n"), add_special_tokens=False).input_ids
     return encode_prompt(prompt, policy.tokenizer), tuple(ids if chat else [*ids, *sorted(policy.stop_token_ids)[:1]])
