@@ -71,7 +71,11 @@ def test_outcomes(box: Sandbox, code: str, outcome: str, failure: str | None, pa
 def test_what_never_loads_was_never_tested() -> None:
     """Whatever ends a program before it has an entry point is the policy's failure; afterwards it is scored."""
     with Sandbox(SandboxConfig(timeout_s=0.3)) as quick:
-        for ending, failure in (("while True: pass", "timeout"), ("import time; time.sleep(1000)", "timeout"), ("import os; os.kill(os.getpid(), 9)", "crash")):
+        for ending, failure in (
+            ("while True: pass", "timeout"),
+            ("import time; time.sleep(1000)", "timeout"),
+            ("import os; os.kill(os.getpid(), 9)", "crash"),
+        ):
             loading = quick.run(ONE, f"{ending}\ndef f(x): return x + 1")
             running = quick.run(ONE, f"def f(x):\n    {ending}")
             assert (loading.outcome, loading.failure, loading.passed) == ("policy_failure", failure, 0), loading

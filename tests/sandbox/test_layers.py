@@ -180,11 +180,12 @@ def test_no_isolation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 PROBE = "import pytest, subprocess; from rlaif.sandbox import zygotes; subprocess.check_call([zygotes.interpreter(), '-c', ''])"
 AS_USER = """
-import sys
+import os, sys
 from rlaif.config import SandboxConfig
 from rlaif.sandbox import Sandbox
 sys.path.insert(0, sys.argv[1])
 from tests.sandbox.test_layers import ONE, RIGHT
+from tests.sandbox.test_reach import REACH
 from tests.redteam.programs import LOWERED, OPAQUE, attacks
 with Sandbox(SandboxConfig(timeout_s=0.3, workers=3)) as box:
     assert box.grade in ("strong", "strongest"), box.describe()
@@ -192,6 +193,7 @@ with Sandbox(SandboxConfig(timeout_s=0.3, workers=3)) as box:
     assert box.run(ONE, RIGHT).all_passed
     assert "Error" in box.evaluate("", "open('/etc/passwd')").error
     assert "Error" in box.evaluate("import os", "os.kill(os.getppid(), 9)").error
+    assert box.evaluate(REACH, f"reach({os.getpid()}, {id(b'x')})").actual == "[]"
     wanted = ("files", "sockets", "killing others", "namespaces and exotic calls", "state for the next program", "forged frames and pass markers")
     programs = [program for program in attacks("/etc/hostname") if program.kind in wanted]
     for problem in (LOWERED, OPAQUE):

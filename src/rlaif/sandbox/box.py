@@ -46,7 +46,7 @@ class Sandbox:
 
     def __init__(self, config: SandboxConfig | None = None, *, _without: frozenset[str] = frozenset(), _lowering: bool = True) -> None:
         """Raises SandboxUnavailable when no isolation can be had and `unsafe_exec` is off. `_without` switches layers off (tests)."""
-        self.config = config or SandboxConfig()
+        self.config = config or SandboxConfig()  # pyright: ignore[reportCallIssue]  (pydantic's Field defaults)
         self._without = _without
         self._lowering = _lowering
         spares = min(self.config.workers, MAX_SPARES)

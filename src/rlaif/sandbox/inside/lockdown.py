@@ -262,7 +262,7 @@ class Jail:
         setrlimit = resource.setrlimit
         setrlimit(resource.RLIMIT_CPU, (min(seconds, self.most_cpu), min(seconds + 1, self.most_cpu)))
         if LINUX:
-            setrlimit(resource.RLIMIT_AS, (min(memory, self.most_memory),) * 2)
+            setrlimit(resource.RLIMIT_AS, (min(memory, self.most_memory), min(memory, self.most_memory)))
         setrlimit(resource.RLIMIT_FSIZE, (fsize, fsize))
         setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
         if self.own_uid:

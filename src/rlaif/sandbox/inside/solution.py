@@ -145,9 +145,10 @@ class Server:
             if error.filename != "<test>":
                 raise
         tree = ast.parse(source)
-        if not tree.body or not isinstance(tree.body[-1], ast.Expr):
+        expression = tree.body.pop() if tree.body else None
+        if not isinstance(expression, ast.Expr):
             raise SyntaxError("the last line of the input is not an expression")
-        last = ast.Expression(tree.body.pop().value)
+        last = ast.Expression(expression.value)
         scope = self.namespace
         if tree.body:
             scope = dict(scope)  # one test's variables are not the next one's
