@@ -13,7 +13,7 @@ from rlaif.cli.group import run_group
 from rlaif.cli.reward import Entry, chunks, open_input, read_entries
 from rlaif.config import JudgeConfig, SandboxConfig, Settings
 from rlaif.errors import UsageError
-from rlaif.types import JudgeReport, Problem
+from rlaif.types import DIFFICULTIES, JudgeReport, Problem
 
 if TYPE_CHECKING:
     from rlaif.judge import Judge
@@ -102,7 +102,7 @@ def _eval(argv: Sequence[str]) -> int:
                 items.append(Labelled(report.score, label, entry.problem.difficulty, entry.problem.prompt))
     if not items:
         raise UsageError(f"No line of {name} could be used", "a line needs a label (or tests) and a score", '"correct": true, or tests')
-    levels = {level: [item for item in items if item.difficulty == level] for level in ("easy", "medium", "hard")}
+    levels = {level: [item for item in items if item.difficulty == level] for level in DIFFICULTIES}
     found = {"judge": judge.name, "left_out": left_out, "all": figures(items)} | {level: figures(some) for level, some in levels.items() if some}
     if as_json:
         print(json.dumps(found))

@@ -32,6 +32,8 @@ TRAIN = CommandLine(
 Make = Callable[[Sequence[Problem]], Iterator[Candidate]]
 _CHUNK = 16
 """Problems sampled and labelled together; what a crash can cost."""
+_WITHIN_REACH = ("intro", "easy")
+"""Levels that small models solve now and then."""
 _MOST_PAIRS_FROM = 6
 
 
@@ -68,7 +70,9 @@ def collect(config: JudgeTrainCommand, folder: Path) -> tuple[list[Labelled], li
                     raise
                 problems = []  # a user's file may well have no validation split: shares of the rest take its place
             problems = [problem for problem in problems if problem.tests]
-            found.append([item for path in _stores(config, wanted, problems, folder / split, sandbox) for item in read_labelled(path)])
+            known = {problem.id for problem in problems}  # labels may be older than the split
+            paths = _stores(config, wanted, problems, folder / split, sandbox)
+            found.append([item for path in paths for item in read_labelled(path) if item.problem.id in known])
     found[0] += [item for path in wanted.extra for item in read_labelled(path)]
     return found[0], found[1]
 
@@ -110,8 +114,8 @@ def _stores(config: JudgeTrainCommand, wanted: CollectConfig, problems: list[Pro
     for model in wanted.policies:
         made_with = {"model": model, "samples": wanted.samples, "max_new_tokens": wanted.max_new_tokens, "temperature": wanted.temperature}
         complete = _sampler(model, wanted, config)
-        easy = [problem for problem in problems if problem.difficulty == "easy"]
-        rest = [problem for problem in problems if problem.difficulty != "easy"]
+        easy = [problem for problem in problems if problem.difficulty in _WITHIN_REACH]
+        rest = [problem for problem in problems if problem.difficulty not in _WITHIN_REACH]
         name = f"samples-{Path(model).name}"
         fill(name, made_with, lambda chunk, complete=complete: from_samples(chunk, complete), [*easy, *rest])
     for run in wanted.runs:
@@ -148,8 +152,8 @@ def _sampler(model: str, wanted: CollectConfig, config: JudgeTrainCommand) -> Ca
         seed = zlib.crc32(f"{config.seed} {problems[0].id}".encode())
         codes: dict[str, list[str]] = {}
         for some, count in (
-            ([p for p in problems if p.difficulty == "easy"], wanted.samples),
-            ([p for p in problems if p.difficulty != "easy"], max(1, wanted.samples // 2)),
+            ([p for p in problems if p.difficulty in _WITHIN_REACH], wanted.samples),
+            ([p for p in problems if p.difficulty not in _WITHIN_REACH], max(1, wanted.samples // 2)),
         ):
             if some:
                 groups = generate(loaded[0], some, count, params, torch.Generator().manual_seed(seed))[2]
