@@ -6,7 +6,8 @@ A check is a script that is started with the project's Python and goes on in its
         inside(NAME, PACKAGES, main)
 
 `main()` returns what was found, as JSON; it is printed and written beside the script. RLAIF_INTEROP is the folder that holds the environments
-(default: ~/.cache/rlaif/interop); delete it to start afresh. The first start of a check downloads its packages.
+(default: ~/.cache/rlaif/interop); delete it to start afresh. The first start of a check downloads its packages. RLAIF_PYTHON is the Python that
+the check was started with, for a server that runs outside of the environment.
 """
 
 from __future__ import annotations
@@ -43,5 +44,6 @@ def inside(name: str, steps: Sequence[Sequence[str]], main: Callable[[], dict[st
         for step in steps:
             subprocess.run([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *step], check=True)
         done.write_text(json.dumps([list(step) for step in steps]))
-    environment = os.environ | {"RLAIF_INTEROP_INSIDE": name, "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(script.parent)))}
+    path = os.pathsep.join((str(ROOT / "src"), str(script.parent)))
+    environment = os.environ | {"RLAIF_INTEROP_INSIDE": name, "RLAIF_PYTHON": sys.executable, "PYTHONPATH": path}
     sys.exit(subprocess.run([str(python), str(script), *sys.argv[1:]], env=environment).returncode)

@@ -8,15 +8,19 @@ Without a server, on one machine: `--reward.remote_url` also takes a Python file
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from rlaif.config import load_toml
 from rlaif.errors import ProblemFileError, UsageError
 from rlaif.integrations.replies import code_of_reply, without_prompt
 from rlaif.integrations.scorer import problem_of_row, reward_or_raise, shared_scorer
 from rlaif.types import Feedback, Problem
 
 Answer = dict[str, Any]
+CONFIG_VARIABLE = "RLAIF_REWARD_CONFIG"
 
 
 def samples(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> list[tuple[Problem, str]]:
@@ -45,7 +49,8 @@ def answer(found: Sequence[Feedback]) -> Answer:
 
 
 def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> Answer:
-    """OpenRLHF's function form, with the default settings. Raises, and OpenRLHF then has no reward for the sample."""
-    scorer = shared_scorer({})
+    """OpenRLHF's function form; settings from the TOML file that RLAIF_REWARD_CONFIG names. Raises, and OpenRLHF has no reward for the sample."""
+    config = os.environ.get(CONFIG_VARIABLE)
+    scorer = shared_scorer(load_toml(Path(config)) if config else {})
     futures = [scorer.submit(problem, code) for problem, code in samples(queries, prompts, labels)]
     return answer([future.result() for future in futures])
