@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from rlaif.config import SandboxConfig
+from rlaif.errors import SandboxUnavailable
 from rlaif.sandbox import Job, Sandbox
 from rlaif.sandbox import box as box_module
 from rlaif.sandbox.zygotes import Zygote
@@ -331,15 +332,55 @@ def _yes(self: Sandbox):
     yield
 
 
+BURN = """
+import time
+def f(x):
+    while time.process_time() < x: pass
+    return x
+"""
+
+
 def test_honest_work_does_not_time_out_on_a_busy_machine() -> None:
-    """Twice the cores' worth of spinning processes beside it: CPU time is the limit, not the wall."""
-    with Sandbox(SandboxConfig(timeout_s=1, workers=1)) as spinners, Sandbox(SandboxConfig(timeout_s=1)) as honest:
-        spin = "def f(x):\n    while True: pass"
-        threads = [threading.Thread(target=spinners.run, args=(ONE, spin)) for _ in range(2 * (os.cpu_count() or 1))]
-        for thread in threads:
-            thread.start()
-        work = "def f(x):\n    sum(range(3_000_000))\n    return x + 1"
-        reports = list(honest.run_many(Job(ONE, work) for _ in range(8)))
-        for thread in threads:
-            thread.join()
-    assert all(report.all_passed for report in reports), [report.failure for report in reports]
+    """Two thirds of the CPU limit is fine however long it takes: here over three limits of wall time, with six spinning programs a core."""
+    count = 6 * (os.cpu_count() or 1)
+    burn = problem(("f(0.2)", "0.2"))
+    with Sandbox(SandboxConfig(timeout_s=30, workers=count)) as spinners, Sandbox(SandboxConfig(timeout_s=0.3)) as honest:
+        running = spinners.run_many(Job(problem(("f(30)", "0")), BURN) for _ in range(count + 1))
+        spinning = threading.Thread(target=lambda: next(running, None))
+        spinning.start()
+        time.sleep(0.5)
+        start = time.perf_counter()
+        reports = list(honest.run_many(Job(burn, BURN) for _ in range(2)))
+        took = time.perf_counter() - start
+        sleeper = honest.run(ONE, "import time\ndef f(x): time.sleep(1000)")
+        spinners._common.close()  # ends them all
+        spinners._numpy.close()
+        spinners._attempt = _nothing  # type: ignore[method-assign]
+        spinning.join()
+    assert all(report.all_passed for report in reports), [(report.failure, report.message) for report in reports]
+    assert took > 3 * 0.3, "nothing was shown: the machine has idle cores"
+    assert sleeper.failure == "timeout"
+
+
+def _nothing(*_: object):
+    raise SandboxUnavailable("over", "", "")
+    yield
+
+
+def test_a_caller_that_takes_its_time_fails_nobody() -> None:
+    """An optimiser step between two results is not the programs' waiting time."""
+    with Sandbox(SandboxConfig(timeout_s=0.2, workers=2)) as sandbox:
+        reports = []
+        for report in sandbox.run_many(Job(ONE, RIGHT) for _ in range(6)):
+            reports.append(report)
+            time.sleep(0.8)
+    assert all(report.all_passed for report in reports), [(report.failure, report.message) for report in reports]
+
+
+def test_sleeping_is_not_extended_by_a_crowd_of_threads() -> None:
+    """Threads that wake for nothing are ready now and then, but that does not buy their program the wall time of a busy machine."""
+    crowd = "import threading, time\ndef nap():\n    while True: time.sleep(0.05)\ndef f(x):\n    for _ in range(30): threading.Thread(target=nap, daemon=True).start()\n    nap()"
+    with Sandbox(SandboxConfig(timeout_s=0.3)) as sandbox:
+        start = time.perf_counter()
+        assert sandbox.run(ONE, crowd).failure == "timeout"
+        assert time.perf_counter() - start < 20 * 0.3 + 1
