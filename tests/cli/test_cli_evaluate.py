@@ -62,7 +62,7 @@ def test_two_models_are_compared_problem_by_problem(problem_file: Path, with_mod
 
 def test_controls_are_each_compared_with_the_first(problem_file: Path, with_model: Path, rlaif: Callable):
     copy = with_model / "models" / "smollm2-135m"
-    done = rlaif(*MODEL, "--problems", "two.jsonl", "--baseline", "smollm2-135m", str(copy), "--json")
+    done = rlaif(*MODEL, "--problems", "two.jsonl", "--baseline", f"smollm2-135m,{copy}", "--json")
     (result,) = done.rows
     assert [(row["name"], row["wins"], row["losses"]) for row in result["controls"]] == [(str(copy), 0, 0)]
     assert "No clear change" in result["controls"][0]["words"]

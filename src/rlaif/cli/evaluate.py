@@ -23,7 +23,7 @@ class EvaluateConfig(EvalConfig):
     completions: Path | None = None
     """Score this JSONL file ("task_id" and "completion" a line) instead of a model; no model is loaded."""
     baseline: tuple[str, ...] = ()
-    """Evaluate these models in the same harness and compare with the first of them, problem by problem; `base`: what the run began with."""
+    """Evaluate these models too (A,B,...) in the same harness, and pair each with the first of them; `base`: the model that the run began with."""
     answers: Path | None = None
     """Write every answer of the model to this JSONL file, with what came of it."""
     fail_under: float | None = Field(None, ge=0, le=1)
@@ -165,9 +165,7 @@ def evaluate_one(choice: Any, config: EvalConfig, problems: list[Problem], sandb
         torch.set_num_threads(config.threads)
     policy = load_policy(choice.source, dtype=config.dtype, device=config.device, trainable=False)
     many = f"{len(problems) * config.samples} answers"
-    print(
-        f"{choice.label}: writing {many} to {len(problems)} problems, at most {config.max_new_tokens} tokens each ...", file=sys.stderr, flush=True
-    )
+    print(f"{choice.label}: writing {many} to {len(problems)} problems, at most {config.max_new_tokens} tokens each ...", file=sys.stderr, flush=True)
     with _answer_file(answers) as keep:
         return evaluate(policy_generator(policy, config), problems, sandbox, config, model=choice.label, on_report=keep)
 

@@ -25,6 +25,7 @@ SCRIPTS = ("highlight.js", "charts.js", "detail.js", "compare.js", "browser.js",
 CHARTS = (
     "reward_mean",
     "pass_rate",
+    "start_kl",
     "approx_kl",
     "ref_kl",
     "entropy",
@@ -34,7 +35,7 @@ CHARTS = (
     "tokens_per_s",
 )
 """Shown at once, the reward bands among them; every other figure is a click away."""
-_TREND = ("approx_kl", "ref_kl", "entropy")
+_TREND = ("start_kl", "approx_kl", "ref_kl", "entropy")
 _TIMES = ("sample_s", "feedback_s", "update_s", "eval_s", "save_s")
 
 
@@ -114,7 +115,8 @@ def _view(run: RunDir, data: Collector) -> tuple[dict[str, Any], dict[str, Any]]
         "held_out": held_out,
         "tiles": _tiles(series, held_out),
         "alarms": list(run.iter_alarms()),
-        "cost": _cost(data),
+        "cost": _cost(run, data),
+        "overlap": overlap_of(run),
         "rollouts": rollouts,
         "kept": len(data.details),
         "cap_mb": data.max_bytes // 2**20,
@@ -158,6 +160,8 @@ def series_of(data: Collector) -> dict[str, Any]:
         found = [_at(name, rows.get(episode, {}), data.stats.get(episode, {})) for episode in episodes]
         if all(value is None for value, _, _ in found):
             continue
+        if name == "approx_kl" and not any(value for value, _, _ in found):
+            continue  # with one step a batch it is 0 by definition, which says nothing: start_kl tells how far the policy moved
         values[name] = [value for value, _, _ in found]
         if any(bottom is not None for _, bottom, _ in found):
             low[name], high[name] = [bottom for _, bottom, _ in found], [top for _, _, top in found]
@@ -180,7 +184,7 @@ def _at(name: str, row: dict[str, Any], stats: dict[str, Any]) -> tuple[float | 
 def _tiles(series: dict[str, Any], held_out: dict[str, Any] | None) -> list[dict[str, Any]]:
     """The figures at the top: where the run began and where it is, each the mean of a few episodes so that one lucky batch does not speak."""
     tiles = []
-    for name in ("reward_mean", "pass_rate", "held_out_pass_rate", "judge_agreement", "approx_kl", "entropy", "completion_tokens_mean"):
+    for name in ("reward_mean", "pass_rate", "held_out_pass_rate", "judge_agreement", "start_kl", "approx_kl", "entropy", "completion_tokens_mean"):
         present = [value for value in series["values"].get(name, []) if value is not None]
         if not present:
             continue
@@ -201,12 +205,20 @@ def _tiles(series: dict[str, Any], held_out: dict[str, Any] | None) -> list[dict
     return tiles[: 4 if held_out else 5]
 
 
-def _cost(data: Collector) -> dict[str, Any]:
+def overlap_of(run: RunDir) -> dict[str, Any] | None:
+    """What training gave away of the held-out problems; None where the run does not say, or held none out."""
+    found = run.read_json("overlap.json")
+    return found if isinstance(found, dict) and found.get("evaluation") and "contaminated" in found else None
+
+
+def _cost(run: RunDir, data: Collector) -> dict[str, Any]:
     """Time and judge, in totals. Judge calls as the run logged them, or as counted from the rollouts."""
     total = {
         name: sum(row.get(name) or 0.0 for row in data.metrics)
         for name in (*_TIMES, "episode_s", "judge_calls", "judge_cached", "judge_tokens", "judge_spend_usd")
     }
+    for name, seconds in (run.read_json("end.json") or {}).items():  # evaluating and saving after the last episode
+        total[name] += seconds
     parts = [{"name": name, "title": describe(name).title, "seconds": total[name]} for name in _TIMES if total[name] > 0]
     known = sum(part["seconds"] for part in parts)
     tokens = sum(length * sum(counts) for length, counts in _lengths(data))
@@ -214,13 +226,14 @@ def _cost(data: Collector) -> dict[str, Any]:
     return {
         "parts": parts,
         "known_s": known,
-        "total_s": total["episode_s"] or known,
+        "total_s": total["episode_s"] + total["eval_s"] + total["save_s"] if total["episode_s"] else known,
         "episodes": len(data.metrics),
         "tokens": round(tokens),
         "judge_calls": round(total["judge_calls"]) if logged else data.judge_calls,
         "judge_cached": round(total["judge_cached"]),
         "judge_tokens": round(total["judge_tokens"]) or data.judge_tokens,
         "spend_usd": total["judge_spend_usd"],
+        "priced": any("judge_spend_usd" in row for row in data.metrics),
     }
 
 

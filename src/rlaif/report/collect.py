@@ -152,6 +152,8 @@ class Collector:
             detail["j"]["reasons"] = [_cut(reason, 1500) for reason in judge.get("reasons", ())]
         if quality is not None:
             detail["q"] = {**quality, "findings": [_cut(finding, 300) for finding in quality.get("findings", ())]}
+        if hidden := (row.get("extra") or {}).get("held_out"):
+            detail["h"] = [int(passed) for passed in hidden]
         if row.get("efficiency") is not None:
             detail["e"] = round(row["efficiency"], 3)
         return detail

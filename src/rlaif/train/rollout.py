@@ -13,10 +13,11 @@ from torch import Tensor
 
 from rlaif.config import TrainConfig
 from rlaif.policy.model import Policy
-from rlaif.policy.sampler import Sample, SamplingParams, sample
+from rlaif.policy.sampler import Sample, SamplingParams, draws, sample
 from rlaif.problems.prompting import Prompt, build_prompt, encode_prompt, extract_code
 from rlaif.rewards.engine import RewardEngine
 from rlaif.sandbox import Job, Sandbox
+from rlaif.train.distributed import world
 from rlaif.train.journal import FeedbackJournal
 from rlaif.types import Completion, Feedback, Problem, Rollout
 
@@ -52,11 +53,15 @@ def make_prompts(problems: Sequence[Problem], tokenizer: object) -> tuple[list[P
 def generate(
     policy: Policy, problems: Sequence[Problem], group_size: int, params: SamplingParams, generator: torch.Generator
 ) -> tuple[list[list[int]], list[list[Sample]], list[list[Completion]]]:
-    """Sample G completions of each problem -> prompt ids [P], samples [P][G], completions [P][G]."""
+    """Sample G completions of each problem -> prompt ids [P], samples [P][G], completions [P][G].
+
+    Several processes sample a part each, by the draws that one process would have used, and all of them get everything.
+    """
     prompts, prompt_ids = make_prompts(problems, policy.tokenizer)
     if prompts:
         params = dataclasses.replace(params, stop_texts=prompts[0].stop_texts)
-    samples = sample(policy, prompt_ids, group_size, params, generator)
+    draws_PGT = draws(len(prompts), group_size, params, generator)
+    samples = world().gather(sample(policy, world().shard(prompt_ids), group_size, params, draws_PGT=world().shard(draws_PGT)))
     completions = [
         [_completion(policy, problem, prompt, one) for one in group] for problem, prompt, group in zip(problems, prompts, samples, strict=True)
     ]
@@ -86,10 +91,10 @@ def collect(
     row_problems = [problem for problem in problems for _ in range(config.group_size)]
     completions = [completion for group in completions_PG for completion in group]
     feedbacks = _feedback(engine, journal, row_problems, completions, episode)
-    held_out = held_out_passed(sandbox, row_problems, completions)
+    held_out = held_out_results(sandbox, row_problems, completions)
     rollouts = [
-        Rollout(episode, problem, completion, feedback, held_out_passed=passed)
-        for problem, completion, feedback, passed in zip(row_problems, completions, feedbacks, held_out, strict=True)
+        Rollout(episode, problem, completion, feedback, held_out_passed=None if hidden is None else all(hidden), extra=_extra(hidden))
+        for problem, completion, feedback, hidden in zip(row_problems, completions, feedbacks, held_out, strict=True)
     ]
     shape = (len(problems), config.group_size)
     rewards = torch.tensor([0.0 if feedback.reward is None else feedback.reward for feedback in feedbacks], dtype=torch.float32)
@@ -103,21 +108,36 @@ def _feedback(
     engine: RewardEngine, journal: FeedbackJournal, problems: Sequence[Problem], completions: Sequence[Completion], episode: int
 ) -> list[Feedback]:
     keys = journal.keys(episode, [completion.code for completion in completions])
-    known = [journal.get(key) for key in keys]
+    known = world().from_main([journal.get(key) for key in keys])
     missing = [place for place, feedback in enumerate(known) if feedback is None]
-    fresh = engine.score([problems[place] for place in missing], [completions[place].code for place in missing])
+    mine = world().shard(missing)
+    fresh = world().gather(engine.score([problems[place] for place in mine], [completions[place].code for place in mine]))
     journal.put([keys[place] for place in missing], fresh)
     by_place = dict(zip(missing, fresh, strict=True))
     return [feedback if feedback is not None else by_place[place] for place, feedback in enumerate(known)]
 
 
-def held_out_passed(sandbox: Sandbox | None, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[bool | None]:
-    """Whether each completion passes its problem's held-out tests; None where there are none or nobody could say."""
-    result: list[bool | None] = [None] * len(problems)
+def held_out_results(sandbox: Sandbox | None, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[list[bool] | None]:
+    """Which of its problem's held-out tests each completion passes, in their order; None where there are none or nobody could say."""
+    result: list[list[bool] | None] = [None] * len(problems)
     if sandbox is None:
         return result
     places = [place for place, problem in enumerate(problems) if problem.tests_of("held_out")]
-    reports = sandbox.run_many(Job(problems[place], completions[place].code, ("held_out",)) for place in places)
+    jobs = [Job(problems[place], completions[place].code, ("held_out",)) for place in world().shard(places)]
+    reports = world().gather(sandbox.run_many(jobs))
     for place, report in zip(places, reports, strict=True):
-        result[place] = None if report.outcome == "infra_failure" else report.all_passed
+        if report.outcome == "infra_failure":
+            continue
+        count = len(problems[place].tests_of("held_out"))
+        passed = [one.passed for one in report.results]
+        result[place] = passed if len(passed) == count else [report.all_passed] * count  # it did not come as far as its tests
     return result
+
+
+def _extra(hidden: list[bool] | None) -> dict[str, list[bool]]:
+    return {"held_out": hidden} if hidden else {}
+
+
+def held_out_passed(sandbox: Sandbox | None, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[bool | None]:
+    """Whether each completion passes all of its problem's held-out tests; None as above."""
+    return [None if hidden is None else all(hidden) for hidden in held_out_results(sandbox, problems, completions)]

@@ -20,6 +20,7 @@ function renderDetail(number, detail) {
   } else {
     parts.push(...codeView('Code', detail.c || '(no code found in the answer)'));
     if (detail.t) parts.push(...testsView(problem, detail.t));
+    if (detail.h) parts.push(...hiddenView(problem, detail.h));
     if (detail.j) parts.push(...judgeView(detail.j));
     if (detail.q || detail.e !== undefined) parts.push(...qualityView(detail));
     if (detail.x) parts.push(node('details', {}, node('summary', {}, 'The answer word for word'), node('pre', { class: 'out' }, visible(detail.x))));
@@ -58,7 +59,7 @@ function testsView(problem, tests) {
   if (tests.o) parts.push(node('p', { class: 'note warn' }, `${tests.o.replaceAll('_', ' ')}${tests.m ? `: ${visible(tests.m)}` : ''}`));
   const rows = tests.r.map(([place, passed, actual, error]) => {
     const [role, input, expected, form] = typeof place === 'number' ? problem.tests[place] : place;
-    const got = passed ? node('span', { class: 'same' }, 'as expected') : node('code', {}, visible(error || (actual === null || actual === undefined ? 'nothing' : actual)));
+    const got = passed ? node('span', { class: 'same' }, form === 'code' ? 'none failed' : node('code', {}, visible(expected))) : node('code', {}, visible(error || (actual === null || actual === undefined ? 'nothing' : actual)));
     return node('tr', {}, node('td', { class: 'verdict' }, node('span', { class: passed ? 'yes' : 'no' }, passed ? '✓ pass' : '✗ fail'), ' ', node('span', { class: 'role' }, role === 'graded' ? '' : ROLE[role] || role)),
       node('td', { 'data-label': 'test' }, node('code', {}, visible(input))), node('td', { 'data-label': 'expected' }, node('code', {}, form === 'code' ? 'no assertion fails' : visible(expected))), node('td', { 'data-label': 'got' }, got));
   });
@@ -69,6 +70,21 @@ function testsView(problem, tests) {
   }
   if (tests.s) parts.push(node('details', {}, node('summary', {}, 'What it printed'), node('pre', { class: 'out' }, visible(tests.s))));
   return section(rows.length ? `Tests: ${passed} of ${rows.length} pass` : 'Tests', ...parts);
+}
+
+// Their values stand in problems.jsonl; a run keeps of them only who passed which, for nothing but the monitor may depend on them.
+function hiddenView(problem, hidden) {
+  const tests = problem.tests.filter(([role]) => role === 'held_out');
+  const rows = hidden.map((passed, place) => {
+    const [, input, expected, form] = tests[place] || ['', `test ${place + 1}`, '', 'call'];
+    return node('tr', {}, node('td', { class: 'verdict' }, node('span', { class: passed ? 'yes' : 'no' }, passed ? '✓ pass' : '✗ fail')),
+      node('td', { 'data-label': 'test' }, node('code', {}, visible(input))), node('td', { 'data-label': 'expected' }, node('code', {}, form === 'code' ? 'no assertion fails' : visible(expected))));
+  });
+  const head = ['', 'Test', 'Expected'].map((title) => node('th', { scope: 'col' }, title));
+  const table = node('table', { class: 'tests' }, node('thead', {}, node('tr', {}, head)), node('tbody', {}, rows));
+  const passed = hidden.filter(Boolean).length;
+  return [node('details', { open: passed < hidden.length && passed > 0 ? '' : null }, node('summary', {}, `Hidden tests: ${passed} of ${hidden.length} pass`),
+    node('p', { class: 'sub' }, 'They never touch the reward: the monitor compares the judge with them.'), table)];
 }
 
 function meterRows(pairs) {
