@@ -104,8 +104,8 @@ LIES = {
     "two answers in one, in the wrong order": "seen = []\ndef write(fd, b):\n    seen.append(bytes(b))\n    real(fd, frame(1, 2) + bytes(b))\n    return len(b)\ndef f(x):\n    os.write = write\n    return x + 1",
     "the right number, the wrong kind": "def f(x):\n    real(3, frame(number(), 4))\n    return x + 1",
     "a number of its own choice": "def f(x):\n    real(3, frame(number() + 1, 2))\n    return x + 1",
-    "the right answer under another number": "def write(fd, b):\\n    os.write = real\\n    real(fd, frame(7, 2, bytes(b)[9:]))\\n    return len(b)\\ndef f(x):\\n    os.write = write\\n    return x + 1",
-    "the first answer again in place of the second": "seen = []\\ndef write(fd, b):\\n    os.write = real\\n    seen.append(bytes(b))\\n    real(fd, seen[0])\\n    return len(b)\\ndef f(x):\\n    os.write = write\\n    return x + 1",
+    "the right answer under another number": "def write(fd, b):\n    os.write = real\n    real(fd, frame(7, 2, bytes(b)[9:]))\n    return len(b)\ndef f(x):\n    os.write = write\n    return x + 1",
+    "the first answer again in place of the second": "seen = []\ndef write(fd, b):\n    os.write = real\n    seen.append(bytes(b))\n    real(fd, seen[0])\n    return len(b)\ndef f(x):\n    os.write = write\n    return x + 1",
     "BYE before its time": "def f(x):\n    real(3, frame(0, 3, b'{}'))\n    return x + 1",
 }  # fmt: skip
 
