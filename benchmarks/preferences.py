@@ -40,8 +40,8 @@ from rlaif.train.held_out import policy_generator
 from rlaif.train.loop import train
 from rlaif.train.memory import give_back_memory
 from rlaif.train.prefer_config import CollectConfig, DpoConfig, ReviseConfig, RewardModelConfig
-from rlaif.train.reward_model import train_reward_model
 from rlaif.train.revision import revise
+from rlaif.train.reward_model import train_reward_model
 
 PROBLEMS, ANSWERS = 6, 6
 """In one episode or round, as `rlaif train` has it."""
