@@ -111,12 +111,16 @@ def test_growth_keeps_the_kind_of_input() -> None:
     calls = grown_calls(problem("f", [("f([3, 1], 'ab', 2)", "0")]))
     assert len(calls) == 2
     numbers, text, count = eval(calls[0][0], {"f": lambda *arguments: arguments})
-    assert len(numbers) == len(set(numbers)) == len(text) == 300 and count == 2 and numbers != sorted(numbers)
+    assert len(numbers) == len(set(numbers)) == 300 and len(text) == 1000 and count == 2 and numbers != sorted(numbers)
     assert eval(calls[1][-1], {"f": lambda *arguments: arguments})[2] > 10**6
     ordered = grown_calls(problem("f", [("f([1, 3])", "0"), ("f([2, 2, 9])", "0")]))
     values = eval(ordered[0][0], {"f": lambda x: x})
     assert values == sorted(values)  # binary search must be given what it asks for
     assert grown_calls(problem("f", [("len(f(1))", "0")])) == []
+    differing, repeated = (eval(shape[0], {"f": lambda *given: given}) for shape in grown_calls(problem("f", [("f(['a', 'b'], ['b'])", "0")]))[:2])
+    assert len(set(differing[0])) == 300 and set(repeated[0]) == {"a", "b"}  # single letters stand for anything, or for themselves
+    (grown,) = (eval(shape[0], {"f": dict}) for shape in grown_calls(problem("f", [("f({'a': 1, 'b': 1})", "0")])))
+    assert len(grown) == len(set(grown.values())) == 300
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +165,18 @@ def test_efficiency_is_absent_where_nothing_can_be_measured(sandbox: Sandbox) ->
     meter = EfficiencyMeter(sandbox)
     assert meter.efficiency(ADD, GOOD) is None
     assert meter.efficiency(problem("add", [("add(1, 2)", "3")]), GOOD) is None
+
+
+def test_waste_that_does_not_depend_on_the_input_counts(sandbox: Sandbox) -> None:
+    """Nothing here can be grown, but a second of counting for three small sums is slow."""
+    shy = problem("add", [("add(1.5, 2)", "3.5"), ("add(0.5, 5)", "5.5")], ADD.reference)
+    code = "def add(a, b):\n    for _ in range(8_000_000):\n        pass\n    return a + b\n"
+    wasteful, plain = RewardEngine(sandbox, None, "hybrid").score([shy, shy], [code, GOOD])
+    assert wasteful.band == "okay" and plain.band == "good" and wasteful.efficiency is not None
+
+
+def test_handing_over_a_large_input_is_nobodys_slowness(sandbox: Sandbox) -> None:
+    """Twenty thousand elements take longer to read than to add up: the ladder goes on past that."""
+    task = problem("total", [("total([1, 2, 3])", "6"), ("total([])", "0")], "def total(xs):\n    return sum(xs)\n")
+    largest = EfficiencyMeter(sandbox)._plan(task)[0][-1]
+    assert largest.call.count(",") == 19_999 and largest.start_s > 10 * largest.reference_s

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import openai
+from openai.types.chat import ChatCompletion
 
 from rlaif.config import JudgeConfig
 from rlaif.errors import JudgeUnavailable
@@ -183,7 +184,9 @@ class ApiJudge:
     def _create(self, options: dict[str, Any]) -> Any:
         self._attempt.refusal = None
         try:
-            answer = self._client.chat.completions.create(**options)
+            # As `chat.completions.create`, retries and errors included, but without its walk through every key of every message: at 64 requests
+            # in flight the interpreter's time for each is what keeps the rate below the ideal.
+            answer = self._client.post("/chat/completions", body=options, cast_to=ChatCompletion)
         except openai.APIConnectionError:
             if self._attempt.refusal is not None:  # our own hook stopped it; the client takes that for a lost connection
                 raise self._attempt.refusal from None

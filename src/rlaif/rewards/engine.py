@@ -98,9 +98,9 @@ class RewardEngine:
         if self.meter is None:
             return found
         wanted = [index for index, report in enumerate(tests) if report is not None and report.all_passed]
-        meter, unique = self.meter, {(pairs[index][0].id, pairs[index][1]): pairs[index] for index in wanted}
+        meter, unique = self.meter, {(pairs[index][0].id, pairs[index][1]): (*pairs[index], tests[index].cpu_s) for index in wanted}  # type: ignore[union-attr]
         with ThreadPoolExecutor(_workers(self.sandbox), thread_name_prefix="timing") as pool:
-            times = dict(zip(unique, pool.map(lambda pair: meter.efficiency(*pair), unique.values()), strict=True))
+            times = dict(zip(unique, pool.map(lambda run: meter.efficiency(*run), unique.values()), strict=True))
         for index in wanted:
             found[index] = times[(pairs[index][0].id, pairs[index][1])]
         return found

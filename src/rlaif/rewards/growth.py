@@ -10,15 +10,18 @@ from typing import Any
 from rlaif.types import Problem
 
 LENGTHS = (300, 3_000, 20_000)
+TEXT_LENGTHS = (1_000, 10_000, 100_000)
+"""Texts are cheaper to hand over than lists, and what is done per character is cheaper too: only long ones tell."""
 INTEGERS = (23, 31, 1_009, 10_007, 100_003, 1_000_003, 9_999_991)
 """Primes: trial division, search and counting loops meet their worst case. 23 and 31 show exponential recursion before it hangs."""
-_MAX_SHAPES = 3
+_MAX_SHAPES = 4
 _STEP = 7_919  # coprime to the modulus, so i * _STEP % _MODULUS does not repeat
 _MODULUS = 100_003
 
 
 def grown_calls(problem: Problem) -> list[list[str]]:
-    """Shapes of growing calls, each a list from small to large: all collections grown, all integers grown, each integer alone."""
+    """Shapes of growing calls, each a list from small to large: all collections grown (with elements that all differ, and with the given ones
+    again and again), all integers grown, each integer alone."""
     calls = [parsed for test in problem.tests if test.form == "call" and (parsed := _arguments(test.input, problem.entry_point)) is not None]
     if not calls:
         return []
@@ -35,6 +38,8 @@ def grown_calls(problem: Problem) -> list[list[str]]:
             shapes.append([_call(name, [grow(i, value, size) if i in indices else value for i, value in enumerate(call)]) for size in sizes])
 
     add(collections, LENGTHS, lambda index, value, size: grow_collection(value, size, in_order=index in in_order))
+    if any(isinstance(call[index], list | tuple) and all(isinstance(item, str) for item in call[index]) for index in collections):
+        add(collections, LENGTHS, lambda index, value, size: grow_collection(value, size, in_order=index in in_order, repeat=True))
     add(integers, INTEGERS, lambda _index, _value, size: size)
     if len(integers) > 1:
         for index in integers:
@@ -57,11 +62,15 @@ def _arguments(source: str, entry_point: str | None) -> list[Any] | None:
     return None
 
 
-def grow_collection(value: Any, size: int, *, in_order: bool) -> Any:
+def grow_collection(value: Any, size: int, *, in_order: bool, repeat: bool = False) -> Any:
     """A collection of `size` elements of the kind in `value`: distinct integers or words in mixed order (sorted if they always were),
-    the given characters, rows like the given rows."""
+    the given characters (more of them: see TEXT_LENGTHS), rows like the given rows. repeat: the given words again and again."""
     if isinstance(value, str):
+        size = TEXT_LENGTHS[LENGTHS.index(size)] if size in LENGTHS else size
         return (value * (size // len(value) + 1))[:size]
+    if repeat and not isinstance(value, dict):
+        items = list(value)
+        return type(value)(items[index % len(items)] for index in range(size))
     if isinstance(value, dict):
         keys, values = list(value), list(value.values())
         return dict(zip(_elements(keys, size, in_order=False), _elements(values, size, in_order=False), strict=True))
@@ -75,8 +84,10 @@ def _elements(sample: list[Any], size: int, *, in_order: bool) -> list[Any]:
         return sorted(numbers) if in_order else numbers
     if all(type(item) is float for item in sample):
         return [number / 8 for number in (sorted(numbers) if in_order else numbers)]
-    if all(isinstance(item, str) and len(item) > 1 for item in sample):
-        words = [f"{sample[index % len(sample)]}{_letters(number)}" for index, number in enumerate(numbers)]
+    if all(isinstance(item, str) for item in sample):
+        # Single letters stand for anything: the same words in each collection, so that one can be looked up in another.
+        stems = sample if all(len(item) > 1 for item in sample) else ["w"]
+        words = [f"{stems[index % len(stems)]}{_letters(number)}" for index, number in enumerate(numbers)]
         return sorted(words) if in_order else words
     return [sample[index % len(sample)] for index in range(size)]
 
