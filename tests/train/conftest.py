@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from rlaif.config import TrainConfig
 from rlaif.policy.model import Policy, load_policy
 from rlaif.policy.sampler import SamplingParams, sample
 from rlaif.train.rollout import Batch
+from rlaif.types import Feedback
 from tests.tiny_models import make_tiny
 
 torch.set_num_threads(1)
@@ -69,3 +71,12 @@ def made_up_batch(policy: Policy, reward=None, *, P: int = 2, G: int = 3, tokens
         reward_PG = torch.tensor([[reward(one.token_ids) for one in group] for group in samples])
     valid_PG = torch.ones(P, G, dtype=torch.bool) if valid is None else torch.tensor(valid)
     return Batch(prompts, samples, reward_PG, valid_PG, [], 0.0, 0.0)
+
+
+class Differing:
+    """A reward engine: some number in [0, 1] that depends on the program's text."""
+
+    judge = None
+
+    def score(self, problems, codes) -> list[Feedback]:
+        return [Feedback(zlib.crc32(code.encode()) % 1000 / 999, "scored") for code in codes]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import warnings
-import zlib
 from pathlib import Path
 
 import pytest
@@ -18,18 +17,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 from rlaif.runs import Console
 from rlaif.train import loop
-from rlaif.types import Feedback
 from tests.tiny_models import KINDS, make_tiny
-from tests.train.conftest import tiny_config
-
-
-class Differing:
-    """A reward engine: some number in [0, 1] that depends on the program's text."""
-
-    judge = None
-
-    def score(self, problems, codes) -> list[Feedback]:
-        return [Feedback(zlib.crc32(code.encode()) % 1000 / 999, "scored") for code in codes]
+from tests.train.conftest import Differing, tiny_config
 
 
 @pytest.fixture(scope="module")

@@ -73,19 +73,21 @@ def sample(
     *,
     rows_in_flight: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    draws_PGT: Tensor | None = None,
 ) -> list[list[Sample]]:
     """Sample `group_size` completions of every prompt; returns them as [P][G].
 
     generator: all randomness is drawn from it before the first token, one number per (prompt, member, step), so that a completion does not
     depend on who shares its batch (to the rounding of the matrix products). rows_in_flight: rows per forward pass, by default as many as
-    the processor likes and the cache's memory allows. progress(done, total): called whenever rows have finished.
+    the processor likes and the cache's memory allows. progress(done, total): called whenever rows have finished. draws_PGT: `draws(...)` made by
+    the caller, for a part of a larger batch.
     Raises UsageError for an empty prompt, or a prompt that leaves no room in the model's context.
     """
     prompts = [list(ids) for ids in prompt_ids]
     if not prompts or group_size < 1:
         return [[] for _ in prompts]
     _check_lengths(policy, prompts, params)
-    uniform_PGT = torch.rand(len(prompts), group_size, params.max_new_tokens, generator=generator, dtype=torch.float64)
+    uniform_PGT = draws(len(prompts), group_size, params, generator) if draws_PGT is None else draws_PGT
     stop_ids = policy.stop_token_ids if params.stop_token_ids is None else params.stop_token_ids
     stop_texts = _StopTexts(policy.tokenizer, params.stop_texts)
     decoder = make_decoder(policy, max(map(len, prompts)), params.max_new_tokens, group_size, rows_in_flight, len(prompts) * group_size)
@@ -144,6 +146,11 @@ def sample(
         take(active, decoder.step([row.token_ids[-1] for row in active]))
         retire()
     return results  # type: ignore[return-value]  # every row has been handed out
+
+
+def draws(P: int, group_size: int, params: SamplingParams, generator: torch.Generator | None) -> Tensor:
+    """All the randomness of one call of `sample`: uniform numbers in [0, 1), float64, [P, G, T]."""
+    return torch.rand(P, group_size, params.max_new_tokens, generator=generator, dtype=torch.float64)
 
 
 def choose(logits_RV: Tensor, params: SamplingParams, uniform_R: Tensor) -> tuple[Tensor, Tensor]:

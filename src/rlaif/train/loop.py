@@ -27,6 +27,7 @@ from rlaif.runs import Console, RunDir, open_tracker
 from rlaif.sandbox import Sandbox
 from rlaif.train.card import constitution_of, write_model_card
 from rlaif.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint, trainable_tensors
+from rlaif.train.distributed import join, leave, world
 from rlaif.train.drift import Drift
 from rlaif.train.dry_run import describe
 from rlaif.train.held_out import evaluate_held_out
@@ -90,7 +91,8 @@ class Session:
 
     def save(self, episode: int, state: dict[str, Any]) -> None:
         with self.timed("save_s"):
-            save_checkpoint(self.run.checkpoints_path, episode, self.tensors(), self.optimizer, state, keep=self.config.keep_checkpoints)
+            if world().main:
+                save_checkpoint(self.run.checkpoints_path, episode, self.tensors(), self.optimizer, state, keep=self.config.keep_checkpoints)
         self.journal.trim(episode)
         self.last_saved = episode
 
@@ -132,6 +134,7 @@ def train(config: TrainConfig, *, hooks: Hooks | None = None, console: Console |
         if config.dry_run:
             sandbox = stack.enter_context(Sandbox(config.sandbox))
             return TrainResult(None, 0, description=describe(config, choose_problems(config, hooks), sandbox, console))
+        config, hooks, console = join(config, hooks, console)
         if config.resume:
             run = _open_run(config)
             stack.callback(run.close)
@@ -150,6 +153,7 @@ def train(config: TrainConfig, *, hooks: Hooks | None = None, console: Console |
             stack.callback(tracker.close)
         try:
             done = _prepare(session)
+            world().same(session.tensors().values())
             state = session.state()
             try:
                 for episode in range(done + 1, config.episodes + 1):
@@ -168,7 +172,9 @@ def train(config: TrainConfig, *, hooks: Hooks | None = None, console: Console |
                 if session.last_saved != done:  # weights and logs are those of the last finished episode: see run_episode
                     session.save(done, state)
                 raise
-            return _finish(session, hooks)
+            result = _finish(session, hooks)
+            leave()
+            return result
         except KeyboardInterrupt:
             run.write_status("interrupted", max(session.last_saved, 0), config.episodes)
             raise Interrupted(
@@ -332,6 +338,8 @@ def _finish(session: Session, hooks: Hooks) -> TrainResult:
     config, run, console = session.config, session.run, session.console
     if session.problems.held_out:
         session.evaluate("after")
+    if not world().main:
+        return TrainResult(None, config.episodes)
     console.stage("saving the model")
     with session.timed("save_s"):
         session.policy.save(run.model_path)

@@ -24,6 +24,7 @@ from rlaif.algos.recipes import Recipe
 from rlaif.config import TrainConfig
 from rlaif.policy.logps import ActionLogps, action_logps, action_values
 from rlaif.policy.model import Policy
+from rlaif.train.distributed import world
 from rlaif.train.rollout import Batch
 
 OVERLONG_BUFFER_SHARE = 0.2
@@ -92,11 +93,12 @@ def update(
         learned_BT = part_BT & _has_gradient(plan, recipe, config)
         if not learned_BT.any():
             continue
-        for micro in _micro_batches(policy, batch, learned_BT.any(1), config, values=recipe.critic):
+        for micro in _micro_batches(policy, batch, learned_BT.any(1) & _own_rows(batch), config, values=recipe.critic):
             loss = micro_loss(micro, plan, frozen, part_BT, total, recipe, config, sums)
             loss.backward()
         metrics["grad_norm"] = _step(optimizer, config)
         metrics["steps"] += 1
+    sums = _summed(sums)
     if metrics["steps"]:
         tokens = sums.pop("tokens")
         metrics |= {name: value / tokens for name, value in sums.items()}
@@ -132,6 +134,23 @@ def _micro_batches(policy: Policy, batch: Batch, rows_B: Bool[Tensor, "B"], conf
     )
 
 
+def _own_rows(batch: Batch) -> Bool[Tensor, "B"]:
+    """Rows of the problems that are this process's to compute: all of them, where it is alone."""
+    P, G = batch.reward_PG.shape
+    own_P = torch.zeros(P, dtype=torch.bool)
+    own_P[list(world().shard(range(P)))] = True
+    return own_P.repeat_interleave(G)
+
+
+def _summed(sums: dict[str, float]) -> dict[str, float]:
+    """`sums` over all processes, one of which may have had no rows and so no names."""
+    total: dict[str, float] = defaultdict(float)
+    for part in world().gather([dict(sums)]):
+        for name, value in part.items():
+            total[name] += value
+    return total
+
+
 def _kept(batch: Batch, rows_B: Bool[Tensor, "B"]) -> list[list[bool]]:
     return rows_B.view(batch.reward_PG.shape).tolist()
 
@@ -144,7 +163,7 @@ def first_pass(policy: Policy, batch: Batch, usable_BT: Bool[Tensor, "B T"], rec
     frozen = Frozen()
     kl_now = config.kl_coef > 0
     pairs = recipe.estimator == "pairs"
-    rows_B = usable_BT.any(1)
+    rows_B = usable_BT.any(1) & _own_rows(batch)
     if steps > 1 or pairs or (kl_now and recipe.kl_in_reward):
         frozen.old_logp_BT, values_BT = _collect(policy, batch, rows_B, usable_BT, config, values=recipe.critic)
         frozen.value_BT = values_BT if recipe.critic else None
@@ -154,6 +173,7 @@ def first_pass(policy: Policy, batch: Batch, usable_BT: Bool[Tensor, "B T"], rec
             policy, batch.prompt_ids, batch.completion_ids, micro_batch_tokens=config.micro_batch_tokens, keep=_kept(batch, rows_B)
         ):
             frozen.value_BT[row_M.cpu(), time_M.cpu()] = value_M.float().cpu()
+        frozen.value_BT = world().sum(frozen.value_BT)
     if kl_now or pairs:
         with policy.reference() as reference:
             frozen.ref_logp_BT, _ = _collect(reference, batch, rows_B, usable_BT, config, values=False)
@@ -170,7 +190,7 @@ def _collect(
         logp_BT[row_M, time_M] = micro.logp_M.float().cpu()
         if values and micro.value_M is not None:
             value_BT[row_M, time_M] = micro.value_M.float().cpu()
-    return logp_BT, value_BT
+    return world().sum(logp_BT), world().sum(value_BT)
 
 
 def make_plan(batch: Batch, usable_B: Tensor, usable_BT: Tensor, frozen: Frozen, recipe: Recipe, config: TrainConfig) -> Plan:
@@ -301,6 +321,7 @@ def micro_loss(
 
 def _step(optimizer: torch.optim.Optimizer, config: TrainConfig) -> float:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    world().sum_gradients(parameters)
     norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
     if math.isfinite(float(norm)):  # one overflow must not poison the moments of every weight
         optimizer.step()

@@ -1,0 +1,103 @@
+"""Two processes, started by `accelerate launch` on the CPU, end where one process ends; rank 0 alone writes and speaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rlaif.config import TrainConfig
+from rlaif.errors import UsageError
+from rlaif.runs import Console
+from rlaif.train import distributed, loop
+from rlaif.train.distributed import World, join
+from rlaif.train.setup import Hooks
+from tests.train.conftest import Differing, tiny_config
+
+ROOT = Path(__file__).parents[2]
+
+
+def settings(model: Path, problems: Path, output: Path, **changes) -> dict:
+    """Three problems on two processes: one has more to do than the other."""
+    common = {"model": str(model), "problems": str(problems), "output_dir": str(output), "device": "cpu", "batch_size": 3, "eval_limit": 1}
+    return common | {"episodes": 2, "learning_rate": 1e-3, "eval_samples": 1, "save_every": 1} | changes
+
+
+def metrics_of(folder: Path) -> list[dict]:
+    timed = ("time", "_s", "tokens_per_s", "peak_memory_bytes")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if not key.endswith(timed) and isinstance(value, int | float)} for row in rows]
+
+
+def written(folder: Path) -> list[tuple]:
+    rows = [json.loads(line) for line in (folder / "rollouts.jsonl").read_text().splitlines()]
+    return [(row["episode"], row["problem_id"], row["reward"], row["token_ids"]) for row in rows]
+
+
+def test_two_processes_take_the_steps_of_one(tiny_llama, problem_file, tmp_path, monkeypatch):
+    variants = {
+        "ppo": {"algo": "ppo", "update_epochs": 2, "minibatches": 2, "kl_coef": 0.05},
+        "grpo": {"algo": "grpo", "kl_coef": 0.05},
+        "resumed": {"algo": "grpo", "kl_coef": 0.05, "episodes": 1},
+    }
+    files = []
+    for name, changes in variants.items():
+        files.append(tmp_path / f"{name}.json")
+        files[-1].write_text(json.dumps(settings(tiny_llama, problem_file, tmp_path / f"two-{name}", **changes)))
+    files.append(tmp_path / "again.json")
+    files[-1].write_text(json.dumps(settings(tiny_llama, problem_file, tmp_path / "two-resumed", **variants["grpo"], resume=True)))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+    command += ["--dynamo_backend", "no", "--main_process_port", "0", str(ROOT / "tests" / "train" / "launched.py"), *map(str, files)]
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("Episode 1/2") == 2, "one voice for each run of two episodes"
+
+    monkeypatch.setattr(loop, "build_engine", lambda *_: Differing())
+    with open(os.devnull, "w") as nowhere:
+        for name in ("ppo", "grpo"):
+            alone = settings(tiny_llama, problem_file, tmp_path / f"one-{name}", **variants[name])
+            loop.train(tiny_config(**alone), console=Console(file=nowhere, live=False))
+    before = load_file(tiny_llama / "model.safetensors")
+    for name, reference in (("ppo", "ppo"), ("grpo", "grpo"), ("resumed", "grpo")):
+        two, one = tmp_path / f"two-{name}", tmp_path / f"one-{reference}"
+        assert written(two) == written(one)
+        for found, wanted in zip(metrics_of(two), metrics_of(one), strict=True):
+            assert found == pytest.approx(wanted, abs=1e-4, nan_ok=True)
+        found, wanted = (load_file(folder / "model" / "model.safetensors") for folder in (two, one))
+        for tensor in wanted:
+            torch.testing.assert_close(found[tensor], wanted[tensor], atol=1e-5, rtol=0)
+        assert max(float((found[tensor] - before[tensor]).abs().max()) for tensor in wanted) > 5e-4, "nothing moved"
+    assert not list(tmp_path.glob("rlaif-rank-*"))
+
+
+def test_shards_in_rank_order_are_the_whole():
+    for size in (1, 2, 3, 7):
+        for count in (0, 1, 5, 8):
+            items = list(range(count))
+            parts = [World(rank, size).shard(items) for rank in range(size)]
+            assert [item for part in parts for item in part] == items
+            assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_alone_nothing_is_sent_anywhere(monkeypatch):
+    monkeypatch.setattr(distributed, "dist", None)
+    tensor, world = torch.ones(2), World()
+    assert world.sum(tensor) is tensor and world.gather([1]) == [1] and world.from_main("a") == "a"
+    world.sum_gradients([torch.nn.Parameter(torch.ones(1))])
+    world.same([tensor])
+
+
+def test_what_cannot_be_launched_says_so(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="one folder"):
+        join(TrainConfig(), Hooks(), Console())
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UsageError, match="FSDP"):
+        join(TrainConfig(output_dir=Path("x")), Hooks(), Console())
