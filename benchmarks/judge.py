@@ -41,6 +41,7 @@ from rlaif.policy.model import load_policy
 from rlaif.policy.sampler import SamplingParams
 from rlaif.problems import load_problems
 from rlaif.problems.mutate import mutants
+from rlaif.problems.split import stable_hash
 from rlaif.sandbox import Job, Sandbox
 from rlaif.train.rollout import generate
 from rlaif.types import DIFFICULTIES, Problem
@@ -82,7 +83,9 @@ def fill(path: Path, made_with: dict[str, Any], problems: Sequence[Problem], can
 
 def compare(options: argparse.Namespace) -> None:
     """Every judge on the same items. Beside its own figures each gets the ECE it would have after Platt's fit on the other half of the problems."""
-    sets = {path.stem: list(read_labelled(path))[: options.most] for path in sorted(options.items.glob("*.jsonl"))}
+    # Whole problems in the order of a hash, so that `--most` leaves a fair sample and pairs stay together.
+    order = {path: sorted(read_labelled(path), key=lambda item: stable_hash(item.problem.id)) for path in sorted(options.items.glob("*.jsonl"))}
+    sets = {path.stem: items[: options.most] for path, items in order.items()}
     found = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
     for name, path in map(named, options.judge):
         judge = judge_of(path)

@@ -89,7 +89,7 @@ def test_what_was_written_scores_the_same_when_read_back(trained: tuple[Path, di
     found = evaluate_judge(judge, split_by_problem(ITEMS, (0.6, 0.2, 0.2))[1])["all"]
     assert found["auroc"] == pytest.approx(facts["figures"]["all"]["auroc"], abs=0.1)
     right, wrong = judge.score([JudgeItem(task(3), "def f(x):\n    return x + 3"), JudgeItem(task(3), "def f(x):\n    return x - 3")])
-    assert right.score > wrong.score + 0.2
+    assert right.score > wrong.score + 0.1
     card = (out / "README.md").read_text()
     assert "AUROC" in card and "kind:mutant" in card and "correctness" in card
     assert str(out) not in card
@@ -116,6 +116,26 @@ def test_the_shipped_adapter_shares_the_base_of_a_lora_policy(
         assert one.score == pytest.approx(other.score, abs=0.02)
     assert {name for name, parameter in policy.model.named_parameters() if parameter.requires_grad} == trainable
     assert policy.model.active_adapter == "default"
+
+
+def test_a_policy_whose_own_weights_are_trained_is_no_base_for_the_judge(
+    trained: tuple[Path, dict, list[dict]], tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rlaif.judge import embedded
+    from rlaif.policy.model import load_policy
+
+    monkeypatch.setattr(embedded, "SHIPPED", trained[0])
+    policy = load_policy(str(tiny("llama")), dtype="float32", device="cpu")
+    judge = make_judge(JudgeConfig(), policy=policy, secret=SECRET)
+    assert judge is not None and judge.model is not policy.model
+    items = [JudgeItem(item.problem, item.code) for item in ITEMS[:4]]
+    before = [report.score for report in judge.score(items)]
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.normal_()
+    judge.forget()
+    assert [report.score for report in judge.score(items)] == before
+    assert not any(parameter.requires_grad for parameter in judge.model.parameters())
 
 
 def test_loss_by_hand() -> None:
