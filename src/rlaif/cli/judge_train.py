@@ -117,7 +117,12 @@ def _stores(config: JudgeTrainCommand, wanted: CollectConfig, problems: list[Pro
         easy = [problem for problem in problems if problem.difficulty in _WITHIN_REACH]
         rest = [problem for problem in problems if problem.difficulty not in _WITHIN_REACH]
         name = f"samples-{Path(model).name}"
-        fill(name, made_with, lambda chunk, complete=complete: from_samples(chunk, complete), [*easy, *rest])
+        fill(
+            name,
+            made_with,
+            lambda chunk, complete=complete: from_samples(chunk, complete),
+            [p for p in (*easy, *rest) if p.difficulty in wanted.levels],
+        )
     for run in wanted.runs:
         answers = _answers_of(run)
         asked = [problem for problem in problems if problem.id in answers]

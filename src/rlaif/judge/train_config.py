@@ -8,6 +8,7 @@ from pydantic import Field
 
 from rlaif.config import Device, SandboxConfig, Settings
 from rlaif.judge.constitution import BASE_MODEL
+from rlaif.types import DIFFICULTIES, Difficulty
 
 
 class JudgeTrainConfig(Settings):
@@ -67,6 +68,8 @@ class CollectConfig(Settings):
     """Models whose own answers are collected."""
     samples: int = Field(6, ge=1)
     """Answers sampled for each easy problem, and half as many for the others, which small models hardly ever solve."""
+    levels: tuple[Difficulty, ...] = DIFFICULTIES
+    """Levels of difficulty whose problems are sampled: where a model solves nothing, its answers cost most and teach least."""
     max_new_tokens: int = Field(80, ge=1)
     temperature: float = Field(0.8, gt=0)
     runs: tuple[Path, ...] = ()
