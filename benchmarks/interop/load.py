@@ -36,10 +36,10 @@ SAMPLE_EVERY_S = 5.0
 class Traffic:
     """Requests without end, each with the check that its answer must pass."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, problems: int | None) -> None:
         self.random = random.Random(seed)
         self.count = itertools.count()
-        self.problems = [problem for problem in load_problems("builtin", split="train") if problem.reference]
+        self.problems = [problem for problem in load_problems("builtin", split="train") if problem.reference][:problems]
         self.rows = [export_row(problem, "openrlhf") for problem in self.problems]
 
     def next(self) -> tuple[str, bytes]:
@@ -123,7 +123,7 @@ async def watch(server: psutil.Process, started: float, until: float, seen: list
 async def drive(port: int, server: psutil.Process, options: argparse.Namespace) -> tuple[list[tuple[float, str, int, bool]], list[dict[str, float]]]:
     done: list[tuple[float, str, int, bool]] = []
     seen: list[dict[str, float]] = []
-    traffic = Traffic(options.seed)
+    traffic = Traffic(options.seed, options.problems)
     started = time.monotonic()
     until = started + options.seconds
     await asyncio.gather(watch(server, started, until, seen), *(client(port, traffic, until, done) for _ in range(options.in_flight)))
@@ -164,6 +164,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--in-flight", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--problems", type=int, help="the first so many problems only: what the server remembers of each is soon full then")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     command = [sys.executable, "-m", "rlaif.cli.main", "serve", "--feedback", "execution", "--port", "0", "--sandbox.timeout-s", "3"]
@@ -179,7 +180,9 @@ def main() -> int:
         process.send_signal(signal.SIGTERM)
         code = process.wait(60)
     machine = {"cores": os.cpu_count(), "python": platform.python_version(), "load_before": load_before, "load_after": os.getloadavg()}
-    found = {"machine": machine, "seconds": options.seconds, "in_flight": options.in_flight} | summary(done, seen, options.seconds)
+    found = {"machine": machine, "seconds": options.seconds, "in_flight": options.in_flight, "problems": options.problems} | summary(
+        done, seen, options.seconds
+    )
     print("".join(said[-60:]), file=sys.stderr)
     found |= {"server_exit_code": code, "server_said": len(said), "over_time": seen[:: max(1, len(seen) // 24)]}
     text = json.dumps(found, indent=2) + "\n"

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import Headers
@@ -40,16 +40,16 @@ OPEN_PATHS = frozenset({"/health"})
 """Answered without a token: nothing is scored there."""
 
 
-class AsciiResponse(Response):
+class AsciiResponse(JSONResponse):
     """JSON in ASCII: a program may print half a character, and then there is no UTF-8 for it."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, allow_nan=False).encode("ascii")
 
 
 EXAMPLE = {"prompt": "Add two numbers", "solution": "def add(a, b):\n    return a + b\n", "test_input": "add(2, 3)", "expected_output": "5"}
+
+CHECK = "def check(candidate):\n    assert candidate(2, 3) == 5\n"
 
 
 class RowIn(BaseModel):
@@ -59,6 +59,12 @@ class RowIn(BaseModel):
     prompt: str = Field(description="The task in words.")
     solution: str = Field(description="The program to be scored.")
     id: str | int | None = Field(None, description="Handed through.")
+    test_input: Any = Field(None, description="A call, as Python in a string.", examples=["add(2, 3)"])
+    expected_output: Any = Field(None, description="Its value, as a Python literal in a string.", examples=["5"])
+    tests: Any = Field(None, description="Several of them, in place of the two above.", examples=[[{"input": "add(2, 3)", "expected": "5"}]])
+    test_code: Any = Field(None, description="HumanEval's form: it defines check(candidate).", examples=[CHECK])
+    entry_point: Any = Field(None, description="The function asked for; test_code needs it.", examples=["add"])
+    reference: Any = Field(None, description="A right program, against which efficiency is measured.", examples=[EXAMPLE["solution"]])
 
 
 class TestCount(BaseModel):
