@@ -162,6 +162,16 @@ def test_lists_and_counts(rlaif: Callable):
     assert count["problems"] == len(load_problems("builtin")) == sum(count["topic"].values())
 
 
+def test_fresh_problems_are_fixed_by_the_seed_and_can_be_trained_on(here: Path, rlaif: Callable):
+    words = ("problems", "generate", "--family", "pipeline,grid_paths", "-n", "4", "--seed", "7")
+    done = rlaif(*words, "--out", "fresh.jsonl")
+    assert done.code == 0 and [one.topic for one in load_problems("fresh.jsonl")] == ["pipeline", "grid_paths"] * 2
+    assert rlaif(*words).out == (here / "fresh.jsonl").read_text()
+    assert rlaif(*words, "--out", "fresh.jsonl").code == 2 and rlaif(*words, "--out", "fresh.jsonl", "--force").code == 0
+    assert "did you mean pipeline?" in rlaif("problems", "generate", "--family", "pipelin").err
+    assert "grid_paths" in rlaif("problems", "generate", "--list").out
+
+
 def test_check_names_the_problem_and_the_test(here: Path, rlaif: Callable):
     right = json.loads(rlaif("problems", "export", "builtin", "--limit", "1").out)
     wrong = right | {"id": "mine/wrong", "tests": [test | {"expected": "'no'"} for test in right["tests"]]}

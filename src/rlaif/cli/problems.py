@@ -6,7 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,9 +14,10 @@ from pydantic import Field
 
 from rlaif.cli.flags import CommandLine, Positional
 from rlaif.cli.group import run_group
+from rlaif.cli.guard import suggestion
 from rlaif.config import SandboxConfig, Settings
 from rlaif.errors import RunFailed, UsageError
-from rlaif.problems import load_problems, problem_to_dict
+from rlaif.problems import load_problems, pass_rates_by_model, problem_to_dict
 from rlaif.problems.export import export_problems, export_row
 from rlaif.runs.text import printable
 from rlaif.types import Difficulty, Problem, Split
@@ -53,6 +54,28 @@ class ExportConfig(ProblemSetConfig):
     """The file to write; default: standard output. For another trainer also .parquet, which verl wants."""
 
 
+class GenerateConfig(Settings):
+    """Which fresh problems."""
+
+    family: tuple[str, ...] = ()
+    """Only these families (A,B,...); default: all of them in turn. --list names them."""
+    n: int = Field(10, ge=1)
+    """How many, all different."""
+    seed: int = 0
+    """The same seed gives the same problems."""
+    split: Split = "train"
+    """The split that they are marked with."""
+    out: Path | None = None
+    """The file to write; default: standard output."""
+
+
+GENERATE = CommandLine(
+    "rlaif problems generate",
+    "Fresh problems from procedural families, each with wording, reference and tests of its own.",
+    "rlaif problems generate --family pipeline,grid_paths -n 20 --seed 1 --out fresh.jsonl",
+    GenerateConfig,
+    switches={"force": "Write over a file that exists.", "list": "Only name the families."},
+)
 LIST = CommandLine(
     "rlaif problems list",
     "The problems of a set, one a line, or how many there are of each kind.",
@@ -85,6 +108,7 @@ def run(argv: Sequence[str]) -> int:
         "list": ("what a set holds", _list),
         "check": ("whether its references pass and its tests can tell", _check),
         "export": ("the set as JSONL, to edit, or as another trainer's rows", _export),
+        "generate": ("fresh problems without end, from procedural families", _generate),
     }
     return run_group("rlaif problems", "Problem sets: the built-in ones, public ones by name, and files.", "rlaif problems list", commands, argv)
 
@@ -112,14 +136,17 @@ def _list(argv: Sequence[str]) -> int:
         for key, found in counts.items():
             print(f"  {key}: " + ", ".join(f"{name} {count}" for name, count in found.items()))
         return 0
+    measured = {model: found for model, found in pass_rates_by_model().items() if any(one.id in found for one in problems)}
     for one in problems:
+        rates = {model: found[one.id] for model, found in measured.items() if one.id in found}
         if "json" in parsed.switches:
             tests = dict(Counter(test.role for test in one.tests))
             fields = {"id": one.id, "topic": one.topic, "difficulty": one.difficulty, "split": one.split, "entry_point": one.entry_point}
-            print(json.dumps(fields | {"tests": tests, "reference": one.reference is not None, "prompt": one.prompt}))
+            print(json.dumps(fields | {"tests": tests, "reference": one.reference is not None, "pass_rates": rates, "prompt": one.prompt}))
         else:
             prompt = " ".join(one.prompt.split())
-            print(f"{one.id}  {one.difficulty}  {one.split}  {len(one.tests)} tests  {prompt if len(prompt) <= 90 else prompt[:89] + '…'}")
+            solved = "".join(f"  {model} {rate:.0%}" for model, rate in rates.items())
+            print(f"{one.id}  {one.difficulty}  {one.split}  {len(one.tests)} tests{solved}  {prompt if len(prompt) <= 90 else prompt[:89] + '…'}")
     return 0
 
 
@@ -142,15 +169,42 @@ def _export(argv: Sequence[str]) -> int:
     return 0
 
 
+def _generate(argv: Sequence[str]) -> int:
+    from rlaif.problems.generate import FAMILIES, generate
+
+    parsed = GENERATE.parse(["--n" if word == "-n" else word for word in argv])
+    if "list" in parsed.switches:
+        print("\n".join(FAMILIES))
+        return 0
+    config = parsed.settings
+    for name in config.family:
+        if name not in FAMILIES:
+            raise UsageError(f"No family is called '{name}'", "", suggestion(name, list(FAMILIES)) or f"one of {', '.join(FAMILIES)}")
+    if config.out is not None and config.out.exists() and "force" not in parsed.switches:
+        raise UsageError(f"{config.out} exists", "", "--force to write over it, or another --out")
+    try:
+        problems = generate(config.n, config.seed, config.family or None)
+    except ValueError as error:
+        raise UsageError("Not so many can be made", str(error), "a smaller -n, or more families") from None
+    lines = [json.dumps(problem_to_dict(replace(one, split=config.split)), ensure_ascii=False) + "\n" for one in problems]
+    if config.out is None:
+        sys.stdout.writelines(lines)
+        return 0
+    config.out.write_text("".join(lines), encoding="utf-8")
+    print(f"{len(problems)} problems written to {config.out}")
+    return 0
+
+
 def _check(argv: Sequence[str]) -> int:
     parsed = CHECK.parse(argv)
     config = parsed.settings
     problems = choose(parsed.word("NAME"), config)
-    from rlaif.problems.check import check_problems
+    from rlaif.problems.check import check_labels, check_problems
     from rlaif.sandbox import Sandbox
 
     with Sandbox(config.sandbox) as sandbox:
         findings = check_problems(problems, sandbox, mutants_per_problem=config.mutants)
+    findings += check_labels(problems, pass_rates_by_model())
     wrong = len({finding.problem_id for finding in findings if finding.is_error})
     if "json" in parsed.switches:
         print(json.dumps({"problems": len(problems), "with_errors": wrong, "findings": [asdict(one) | {"error": one.is_error} for one in findings]}))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from rlaif.problems import pysource
@@ -28,11 +29,11 @@ class Runner(Protocol):
 class Finding:
     """Something wrong with a problem, or (a surviving mutant) something to look at.
 
-    `reference_fails`, `weak_tests` and `infra_failure` are errors; `no_reference` and `mutant_survives` are not.
+    `reference_fails`, `weak_tests` and `infra_failure` are errors; `no_reference`, `mutant_survives` and `label_disagrees` are not.
     """
 
     problem_id: str
-    kind: Literal["reference_fails", "weak_tests", "infra_failure", "no_reference", "mutant_survives"]
+    kind: Literal["reference_fails", "weak_tests", "infra_failure", "no_reference", "mutant_survives", "label_disagrees"]
     message: str
     test: str | None = None
     """The input of the test that failed."""
@@ -146,3 +147,28 @@ def _shape(problem: Problem) -> tuple[str, ...] | None:
                 if all(pysource.literal_error(text) is None for text in texts):
                     return tuple(type(ast.literal_eval(text)).__name__ for text in texts)
     return None
+
+
+def check_labels(problems: Sequence[Problem], rates: Mapping[str, Mapping[str, float]]) -> list[Finding]:
+    """Difficulty labels against what models were measured to solve (model -> id -> pass rate), where the two plainly disagree.
+
+    A problem's rate is its mean over the models that were asked. An easy one disagrees if it is solved no more often than the median hard
+    one, a hard one if it is solved at least as often as the median easy one, a medium one if it lies outside both medians.
+    """
+    mean = {one.id: fmean(found) for one in problems if (found := [rate[one.id] for rate in rates.values() if one.id in rate])}
+    level = {name: [mean[one.id] for one in problems if one.difficulty == name and one.id in mean] for name in ("easy", "hard")}
+    if not level["easy"] or not level["hard"] or median(level["easy"]) <= median(level["hard"]):
+        return []  # nothing to tell the labels by
+    easy, hard = median(level["easy"]), median(level["hard"])
+    found = []
+    for one in problems:
+        rate = mean.get(one.id)
+        if rate is None:
+            continue
+        low, high = {"easy": (rate <= hard, False), "medium": (rate < hard, rate > easy), "hard": (False, rate >= easy)}[one.difficulty]
+        if low or high:
+            other = "a hard" if low else "an easy"
+            medians = f"the median easy one {easy:.0%}, the median hard one {hard:.0%}"
+            words = f"labelled {one.difficulty}, but solved in {rate:.0%} of the models' tries, like {other} one ({medians})"
+            found.append(Finding(one.id, "label_disagrees", words))
+    return found

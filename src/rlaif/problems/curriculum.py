@@ -117,8 +117,7 @@ class Curriculum:
         seen = self.tries > 0
         rate = np.divide(self.passed, self.passed + self.failed, out=np.zeros(len(seen)), where=seen)
         by_difficulty = {
-            level: int(sum(self.times_drawn[i] for i, problem in enumerate(self.problems) if problem.difficulty == level))
-            for level in DIFFICULTIES
+            level: int(sum(self.times_drawn[i] for i, problem in enumerate(self.problems) if problem.difficulty == level)) for level in DIFFICULTIES
         }
         return {
             "problems": len(self.problems),

@@ -44,10 +44,17 @@ def builtin_topics() -> list[str]:
     return sorted(path.stem for path in DATA.glob("*.jsonl"))
 
 
-def measured_pass_rates() -> dict[str, float]:
-    """Pass rates in [0, 1] that the default model was seen to have on built-in training problems (benchmarks/pass_rates.py), by id."""
+def pass_rates_by_model() -> dict[str, dict[str, float]]:
+    """Pass rates in [0, 1] that models were seen to have on built-in problems (benchmarks/pass_rates.py): by model, then by problem's id."""
     path = DATA / "pass_rates.json"
-    return json.loads(path.read_text(encoding="utf-8"))["rates"] if path.exists() else {}
+    if not path.exists():
+        return {}
+    return {model: found["rates"] for model, found in json.loads(path.read_text(encoding="utf-8"))["models"].items()}
+
+
+def measured_pass_rates() -> dict[str, float]:
+    """Those of the default model, the weakest there is: where a curriculum should start looking."""
+    return pass_rates_by_model().get("smollm2-135m", {})
 
 
 @lru_cache(maxsize=64)
