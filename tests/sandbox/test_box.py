@@ -286,27 +286,24 @@ def test_nothing_is_held_after_many_programs(box: Sandbox) -> None:
 def test_zygote_killed_at_random_changes_no_verdict() -> None:
     count = int(os.environ.get("RLAIF_ZYGOTE_KILLS", "300"))  # the issue asks for 10,000: RLAIF_ZYGOTE_KILLS=10000
     codes = [(RIGHT, 2), ("def f(x): return 2", 1), ("def f(x): raise ValueError", 0)]
-    over = threading.Event()
-    kills = 0
+    kills: list[int] = []
     chance = random.Random(7)
     with Sandbox() as sandbox:
 
-        def killer() -> None:
-            nonlocal kills
-            while not over.wait(chance.uniform(0.02, 0.4)):
-                process = sandbox._common.process
-                if process is not None and process.poll() is None:
-                    os.kill(process.pid, signal.SIGKILL)
-                    kills += 1
+        def kill() -> None:
+            process = sandbox._common.process
+            if process is not None and process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+                kills.append(process.pid)
 
-        thread = threading.Thread(target=killer)
-        thread.start()
-        try:
-            reports = list(sandbox.run_many(Job(ONE, codes[index % 3][0]) for index in range(count)))
-        finally:
-            over.set()
-            thread.join()
-    assert kills > 1
+        reports = []
+        after = 5
+        for report in sandbox.run_many(Job(ONE, codes[index % 3][0]) for index in range(count)):
+            reports.append(report)
+            if len(reports) >= after:  # by programs and not by the clock: a slow machine must not kill every zygote as it starts
+                threading.Timer(chance.uniform(0, 0.01), kill).start()
+                after = len(reports) + chance.randrange(2, 60)
+    assert len(kills) >= count // 60
     assert [(report.outcome, report.passed) for report in reports] == [("scored", codes[index % 3][1]) for index in range(count)]
 
 
