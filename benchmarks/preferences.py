@@ -9,7 +9,7 @@
 | online DPO | best against worst of each group by the reward of direct RLAIF (`rlaif train --algo online_dpo`) |
 | revision | a third each: answers, critiques, revisions; supervised steps on the revisions that pass |
 
-A critique and a revision count as sampled completions, whoever writes them. The base model and every result are evaluated on the built-in test split,
+A critique and a revision count as sampled completions, whoever writes them. The base model and every result are evaluated on the test split,
 4 samples at temperature 0.7, with the same prompts and seed. Run it again with the same --out to go on after an interruption: what is done is kept.
 Writes OUT/preferences.json and OUT/preferences.md.
 """
@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from rlaif.config import EvalConfig, JudgeConfig, SandboxConfig, TrainConfig
-from rlaif.errors import RunFailed
+from rlaif.errors import RunFailed, UsageError
 from rlaif.evals import EvalResult, compare, evaluate
 from rlaif.policy.model import load_policy
 from rlaif.problems import load_problems
@@ -61,15 +61,16 @@ class Bench:
         judge = {"kind": flags.judge, "model": flags.judge_model, "base_url": flags.judge_base_url}
         self.judge = JudgeConfig(**{name: value for name, value in judge.items() if value is not None})
         self.common: Found = {"model": flags.model, "seed": flags.seed, "threads": flags.threads}
+        self.sets: Found = {"problems": flags.problems}
         self.file = self.out / "preferences.json"
         self.found: Found = json.loads(self.file.read_text(encoding="utf-8")) if self.file.exists() else {}
         settings = {"budget": flags.budget, "episodes": self.episodes, "model": flags.model, "seed": flags.seed, "judge": flags.judge}
-        settings["eval_limit"] = flags.eval_limit
+        settings |= {"problems": flags.problems, "eval_limit": flags.eval_limit}
         if self.found.setdefault("settings", settings) != settings:
             raise SystemExit(f"{self.file} holds a comparison with other settings: {self.found['settings']}. Choose another --out.")
         self.found.setdefault("environment", collect_environment())
         self.found.setdefault("paths", {})
-        self.problems = load_problems("builtin", split="test", limit=flags.eval_limit)
+        self.problems = load_problems(flags.problems, split="test", limit=flags.eval_limit)
 
     def run(self, name: str, path: Callable[[], Found]) -> None:
         """Take one path, measure what came of it, and write it down; a path that is there is not taken again."""
@@ -79,7 +80,7 @@ class Bench:
         start = time.perf_counter()
         try:
             row = path()
-        except RunFailed as error:
+        except (RunFailed, UsageError) as error:  # nothing to learn from, no pair that is sure: a result too
             row = {"model": None, "note": str(error.what) + (f": {error.why}" if error.why else "")}
         row["wall_s"] = time.perf_counter() - start
         give_back_memory()
@@ -107,14 +108,14 @@ class Bench:
 
     def trained(self, name: str, episodes: int, **changes: Any) -> Found:
         """A run of `rlaif train`."""
-        config = TrainConfig(**{"judge": self.judge, **self.common, **QUICK, **self.folder(name), "episodes": episodes, **changes})
+        config = TrainConfig(**{"judge": self.judge, **self.common, **self.sets, **QUICK, **self.folder(name), "episodes": episodes, **changes})
         result = train(config, console=Console(live=False))
         return {"model": str(result.path), "sampled": episodes * PROBLEMS * ANSWERS}
 
     def collected(self, rounds: int) -> Found:
         """Pairs of the first `rounds` rounds; a second call adds rounds to what is there."""
         folder = self.folder("pairs")
-        done = collect_pairs(CollectConfig(**self.common, **folder, rounds=rounds, judge=self.judge), console=Console(live=False))
+        done = collect_pairs(CollectConfig(**self.common, **self.sets, **folder, rounds=rounds, judge=self.judge), console=Console(live=False))
         return {"pairs": done.path, "sampled": done.summary["samples"], "labels": done.summary}
 
     def canonical(self) -> Found:
@@ -132,13 +133,20 @@ class Bench:
 
     def offline_dpo(self) -> Found:
         labels = self.collected(self.episodes)
-        config = DpoConfig(**self.common, **QUICK, **self.folder("dpo"), preferences=labels["pairs"])
+        config = DpoConfig(**self.common, **self.sets, **QUICK, **self.folder("dpo"), preferences=labels["pairs"])
         result = train_dpo(config, console=Console(live=False))
         return {"model": str(result.path), "sampled": labels["sampled"], "labels": labels["labels"], "pairs": result.pairs}
 
     def revised(self) -> Found:
         config = ReviseConfig(
-            **self.common, **QUICK, **self.folder("revised"), rounds=self.episodes, batch_size=PROBLEMS, group_size=ANSWERS // 3, judge=self.judge
+            **self.common,
+            **self.sets,
+            **QUICK,
+            **self.folder("revised"),
+            rounds=self.episodes,
+            batch_size=PROBLEMS,
+            group_size=ANSWERS // 3,
+            judge=self.judge,
         )
         result = revise(config, console=Console(live=False))
         return {"model": str(result.path), "sampled": result.summary["samples"], "revision": result.summary}
@@ -158,7 +166,9 @@ class Bench:
 
     def table(self, base: EvalResult | None) -> list[str]:
         settings, machine = self.found["settings"], self.found["environment"]["machine"]
-        lines = [f"{settings['model']}, budget {settings['budget']}, seed {settings['seed']} (one seed), judge {settings['judge']}; "]
+        lines = [
+            f"{settings['model']}, problems {settings['problems']}, budget {settings['budget']}, seed {settings['seed']} (one seed), judge {settings['judge']}; "
+        ]
         lines[0] += f"{machine['cpu']}, {machine['cores']} cores. Held out: {len(self.problems)} problems, 4 samples at temperature 0.7."
         lines += ["", "| path | sampled | success (95% interval) | difference to base (95% interval, paired) | better, worse | p | minutes |"]
         lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
@@ -178,8 +188,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--budget", type=int, default=720, help="sampled completions for each path; rounded to whole episodes of 36")
     parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument(
+        "--problems", default=TrainConfig.model_fields["problems"].default, help="its train split to learn from, its test split to measure on"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--eval-limit", type=int, default=None, help="held-out problems; default: all of the built-in test split")
+    parser.add_argument("--eval-limit", type=int, default=None, help="held-out problems; default: all of the test split")
     parser.add_argument("--judge", default="embedded", choices=["embedded", "local", "api"])
     parser.add_argument("--judge-model")
     parser.add_argument("--judge-base-url")

@@ -12,6 +12,9 @@ from pydantic import Field, model_validator
 
 from rlaif.config import Device, Dtype, JudgeConfig, SandboxConfig, Settings, TrainConfig
 
+PROBLEMS: str = TrainConfig.model_fields["problems"].default
+"""The same as for `rlaif train`, so that its paths can be compared."""
+
 
 class PreferConfig(Settings):
     """What all four have in common."""
@@ -41,8 +44,8 @@ class PreferConfig(Settings):
 class SamplingConfig(PreferConfig):
     """Settings of the commands that sample answers to training problems."""
 
-    problems: str = "builtin"
-    """`builtin`, a data set's name, or a JSONL file; its train split is sampled from."""
+    problems: str = PROBLEMS
+    """`builtin/intro`, `builtin` (all levels), a data set's name, or a JSONL file; its train split is sampled from."""
     rounds: int = Field(20, ge=1)
     """Batches of problems. With --resume, more rounds add to what is there."""
     batch_size: int = Field(6, ge=1)
@@ -96,8 +99,8 @@ class FitConfig(PreferConfig):
 class HeldOutConfig(PreferConfig):
     """Held-out evaluation before and after, by the harness of `rlaif train` and `rlaif evaluate`."""
 
-    problems: str = "builtin"
-    """`builtin`, a data set's name, or a JSONL file; its test split is evaluated on."""
+    problems: str = PROBLEMS
+    """`builtin/intro`, `builtin` (all levels), a data set's name, or a JSONL file; its test split is evaluated on."""
     eval_problems: str | None = None
     """Evaluate on the test split of these problems instead."""
     eval_limit: int | None = Field(None, ge=1)
@@ -146,8 +149,8 @@ class DpoConfig(FitConfig, HeldOutConfig):
 class ReviseConfig(SamplingConfig, HeldOutConfig):
     """Constitutional AI's first stage: sample, critique, revise, keep what passes, fine-tune on it."""
 
-    problems: str = "builtin"
-    """`builtin`, a data set's name, or a JSONL file: its train split is sampled from, its test split evaluated on."""
+    problems: str = PROBLEMS
+    """`builtin/intro`, `builtin` (all levels), a data set's name, or a JSONL file: its train split is sampled from, its test split evaluated on."""
     group_size: int = Field(2, ge=1)
     """Answers sampled for each problem; each is criticised once and revised once."""
     critique_tokens: int = Field(96, ge=1)
