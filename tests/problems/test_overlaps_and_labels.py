@@ -41,7 +41,7 @@ def test_tests_with_one_answer_tell_nothing() -> None:
 
 def test_the_public_files_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RLAIF_SHARED", str(tmp_path))
-    with pytest.raises(UsageError, match="no humaneval.jsonl"):
+    with pytest.raises(UsageError, match=r"no humaneval\.jsonl"):
         main([])
 
 

@@ -40,14 +40,14 @@ FILES = ("humaneval.jsonl", "mbpp_sanitized.jsonl")
 
 def find_overlaps(builtin: Sequence[Problem], public: Sequence[Problem]) -> dict[str, list[str]]:
     """Public problem -> built-in problems whose reference passes all its plain comparisons, of which there must be two different ones."""
-    functions = [(problem.id, function) for problem in builtin if (function := _function(problem)) is not None]
+    functions = [(problem.id, function, inspect.signature(function)) for problem in builtin if (function := _function(problem)) is not None]
     found: dict[str, list[str]] = {}
     for problem in public:
         examples = plain_examples(problem)
         if len({repr(expected) for _, expected in examples}) < 2:  # always True, or one number: a constant would pass
             continue
         with redirect_stdout(StringIO()):
-            same = [name for name, function in functions if _passes(function, examples)]
+            same = [name for name, function, signature in functions if _takes(signature, examples[0][0]) and _passes(function, examples)]
         if same:
             found[problem.id] = sorted(same)
     return dict(sorted(found.items()))
@@ -78,10 +78,17 @@ def _function(problem: Problem) -> Callable[..., Any] | None:
     return found if inspect.isfunction(found) else None
 
 
+def _takes(signature: inspect.Signature, args: Sequence[Any]) -> bool:
+    try:
+        signature.bind(*args)
+    except TypeError:
+        return False
+    return True
+
+
 def _passes(function: Callable[..., Any], examples: Sequence[Example]) -> bool:
     for args, expected in examples:
         try:
-            inspect.signature(function).bind(*args)
             with _clock(CALL_S):
                 value = function(*copy.deepcopy(args))
                 # 1 == True and (1, 2) == [1, 2] are no coincidences worth reporting, but list and tuple are a matter of taste
