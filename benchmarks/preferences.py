@@ -166,9 +166,8 @@ class Bench:
 
     def table(self, base: EvalResult | None) -> list[str]:
         settings, machine = self.found["settings"], self.found["environment"]["machine"]
-        lines = [
-            f"{settings['model']}, problems {settings['problems']}, budget {settings['budget']}, seed {settings['seed']} (one seed), judge {settings['judge']}; "
-        ]
+        lines = [f"{settings['model']}, problems {settings['problems']}, budget {settings['budget']}, seed {settings['seed']} (one seed), "]
+        lines[0] += f"judge {settings['judge']}; "
         lines[0] += f"{machine['cpu']}, {machine['cores']} cores. Held out: {len(self.problems)} problems, 4 samples at temperature 0.7."
         lines += ["", "| path | sampled | success (95% interval) | difference to base (95% interval, paired) | better, worse | p | minutes |"]
         lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
