@@ -1,0 +1,216 @@
+"""The ladder: how much of the lift each ingredient explains, on one problem set, with one evaluation.
+
+    python benchmarks/ladder.py --out ladder --seed 0
+    python benchmarks/ladder.py --out ladder --seed 0 --rungs sft,execution,hybrid,ai
+
+Rungs: `sft` (supervised steps on references, as many answers trained on as the RL runs train on), `rejection` (RAFT), `execution`, `ai`, `naive`
+(the plain mean of the share of tests passed and the judge's score, for every program), `hybrid` (the default run), `hybrid_no_sft`,
+`grpo`, `trl` (TRL's GRPOTrainer with our reward; needs trl). All but `sft` and `trl` start with the warm start that the default run has, except
+`hybrid_no_sft`. Each is a run folder under --out; one that is finished is not done again. The table is OUT/ladder.md, the numbers OUT/ladder.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlaif.config import TrainConfig
+from rlaif.evals import EvalResult, compare
+from rlaif.policy.model import load_policy
+from rlaif.problems import load_problems
+from rlaif.rewards.engine import RewardEngine
+from rlaif.runs import Console, RunDir
+from rlaif.sandbox import Sandbox
+from rlaif.train import loop
+from rlaif.train.held_out import evaluate_held_out
+from rlaif.train.warm_start import warm_start
+from rlaif.types import Feedback, Problem
+
+RUNGS: dict[str, dict[str, Any]] = {
+    "sft": {},
+    "rejection": {"algo": "raft", "feedback": "execution"},
+    "execution": {"feedback": "execution"},
+    "ai": {"feedback": "ai"},
+    "naive": {},
+    "hybrid": {},
+    "hybrid_no_sft": {"sft_steps": 0},
+    "grpo": {"algo": "grpo"},
+    "trl": {},
+}
+
+
+class NaiveMix(RewardEngine):
+    """What is done without a gate: tests and judge simply averaged, so that a pleasing wrong program is paid."""
+
+    def score(self, problems: Sequence[Problem], codes: Sequence[str]) -> list[Feedback]:
+        return [self._mixed(one) for one in super().score(problems, codes)]
+
+    @staticmethod
+    def _mixed(one: Feedback) -> Feedback:
+        if one.reward is None or one.tests is None or one.tests.total == 0:
+            return one
+        share = one.tests.passed / one.tests.total
+        score = one.judge.score if one.judge is not None and one.judge.score is not None else 0.0
+        return replace(one, reward=0.5 * share + 0.5 * score)
+
+
+def run_rl(name: str, config: TrainConfig) -> None:
+    """One RL rung through the real loop."""
+    build = loop.build_engine
+    if name == "naive":
+        loop.build_engine = lambda config, sandbox, judge, hooks: NaiveMix(sandbox, judge, "hybrid")
+    try:
+        loop.train(config, console=Console(live=False))
+    finally:
+        loop.build_engine = build
+
+
+def run_sft(config: TrainConfig) -> None:
+    """Only supervised steps: as many answers as RL trains on, so that the updates cost the same."""
+    steps = config.sft_steps + config.episodes * config.batch_size * config.group_size // config.sft_batch_size
+    outside_rl(config.model_copy(update={"sft_steps": steps, "sft_learning_rate": config.sft_learning_rate}), supervised)
+
+
+def supervised(config: TrainConfig, folder: Path, train: list[Problem]) -> Any:
+    torch.manual_seed(config.seed)
+    policy = load_policy(config.model, device=config.device, dtype=config.dtype)
+    warm_start(policy, train, config, torch.Generator().manual_seed(config.seed), lambda step, loss: None)
+    return policy
+
+
+def outside_rl(config: TrainConfig, learn: Callable[[TrainConfig, Path, list[Problem]], Any]) -> None:
+    """A control that is no RL run of ours, evaluated before and after exactly as those are."""
+    console = Console(live=False)
+    run = RunDir.create(config.output_dir, overwrite=True)
+    run.write_config(config)
+    held_out = load_problems(config.problems, split="test", limit=config.eval_limit)
+    with Sandbox(config.sandbox) as sandbox:
+        base = load_policy(config.model, device=config.device, dtype=config.dtype, trainable=False)
+        evaluate_held_out("before", config, base, held_out, sandbox, run, console)
+        del base
+        start = time.perf_counter()
+        policy = learn(config, run.path, load_problems(config.problems, split="train"))
+        print(f"learning took {time.perf_counter() - start:.0f} s", flush=True)
+        evaluate_held_out("after", config, policy, held_out, sandbox, run, console)
+    run.write_status("done", config.episodes, config.episodes)
+    run.close()
+
+
+def with_trl(config: TrainConfig, folder: Path, train: list[Problem]) -> Any:
+    """TRL's GRPOTrainer: same prompts, completions per episode, episodes, learning rate and temperature; our reward."""
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import GRPOConfig, GRPOTrainer
+
+    from rlaif.policy.weights import resolve_weights
+    from rlaif.problems.prompting import build_prompt, extract_code
+
+    source = str(resolve_weights(config.model))
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    by_id = {problem.id: problem for problem in train}
+    prompts = {name: build_prompt(problem, tokenizer) for name, problem in by_id.items()}
+    rows = Dataset.from_list([{"prompt": prompts[name].text, "problem_id": name} for name in by_id])
+    with Sandbox(config.sandbox) as sandbox:
+        engine = RewardEngine(sandbox, None, "execution")
+
+        def reward(completions: list[str], problem_id: list[str], **_: Any) -> list[float | None]:
+            problems = [by_id[name] for name in problem_id]
+            codes = [extract_code(problem, prompts[problem.id], text) for problem, text in zip(problems, completions, strict=True)]
+            return [one.reward for one in engine.score(problems, codes)]
+
+        trainer = GRPOTrainer(
+            model=model,
+            processing_class=tokenizer,
+            train_dataset=rows,
+            reward_funcs=[reward],
+            args=GRPOConfig(
+                output_dir=str(folder / "trl"),
+                learning_rate=config.learning_rate,
+                lr_scheduler_type="constant",
+                per_device_train_batch_size=config.batch_size * config.group_size,
+                num_generations=config.group_size,
+                max_completion_length=config.max_new_tokens,
+                max_steps=config.episodes,
+                temperature=config.temperature,
+                beta=0.0,
+                bf16=True,
+                use_cpu=not torch.cuda.is_available(),
+                report_to=[],
+                save_strategy="no",
+                logging_steps=1,
+                seed=config.seed,
+            ),
+        )
+        trainer.train()
+    trainer.model.save_pretrained(folder / "trl_model")
+    tokenizer.save_pretrained(folder / "trl_model")
+    return load_policy(str(folder / "trl_model"), device=config.device, dtype=config.dtype, trainable=False)
+
+
+def row(name: str, folder: Path) -> dict[str, Any]:
+    """A finished rung's numbers; its lift is over its own `before`, which is the same base in the same harness."""
+    found = {one: EvalResult.from_dict(data) for one, data in RunDir.open(folder).evaluations().items()}
+    lift = compare(found["before"], found["after"])
+    difference, warm = lift.overall.difference, found.get("after_sft")
+    return {
+        "rung": name,
+        "before": found["before"].success.value,
+        "after_sft": warm.success.value if warm else None,
+        "after": found["after"].success.value,
+        "lift": difference.value,
+        "low": difference.low,
+        "high": difference.high,
+        "p_value": lift.overall.p_value,
+        "problems": len(found["after"].rows),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = ["| rung | before | after the warm start | after | lift (95% interval, paired) | sign test |", "| --- | --- | --- | --- | --- | --- |"]
+    for one in rows:
+        warm = "" if one["after_sft"] is None else f"{one['after_sft']:.1%}"
+        interval = f"{100 * one['lift']:+.1f} points ({100 * one['low']:+.1f} to {100 * one['high']:+.1f})"
+        lines.append(f"| {one['rung']} | {one['before']:.1%} | {warm} | {one['after']:.1%} | {interval} | p = {one['p_value']:.2g} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--episodes", type=int, default=TrainConfig().episodes)
+    parser.add_argument("--eval-limit", type=int, default=None)
+    parser.add_argument("--rungs", default="sft,rejection,execution,ai,naive,hybrid,hybrid_no_sft,grpo")
+    arguments = parser.parse_args()
+    rows = []
+    for name in arguments.rungs.split(","):
+        folder = arguments.out / f"{name}-{arguments.seed}"
+        config = TrainConfig(output_dir=folder, overwrite=True, seed=arguments.seed, episodes=arguments.episodes, eval_limit=arguments.eval_limit)
+        config = config.model_copy(update=RUNGS[name])
+        status = folder / "status.json"
+        if not status.exists() or json.loads(status.read_text(encoding="utf-8"))["state"] != "done":
+            start = time.perf_counter()
+            match name:
+                case "sft":
+                    run_sft(config)
+                case "trl":
+                    outside_rl(config, with_trl)
+                case _:
+                    run_rl(name, config)
+            print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+        rows.append(row(name, folder))
+        (arguments.out / "ladder.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        (arguments.out / "ladder.md").write_text(table(rows), encoding="utf-8")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
