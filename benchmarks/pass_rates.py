@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--max_new_tokens", type=int, default=64)
     parser.add_argument("--split", default="train", choices=("train", "test"))
     parser.add_argument("--all", action="store_true", help="both splits")
-    parser.add_argument("--difficulty", default="easy,medium,hard")
+    parser.add_argument("--difficulty", default="intro,easy,medium,hard")
     parser.add_argument("--limit", type=int, help="at most so many problems in this call")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--fresh", action="store_true", help="forget this model's earlier rates")
@@ -49,7 +49,9 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     name = arguments.name or arguments.model
     rule = {"samples": arguments.samples, "temperature": 0.7, "max_new_tokens": arguments.max_new_tokens}
-    wanted = [one for one in load_problems("builtin", split=None if arguments.all else arguments.split) if one.difficulty in arguments.difficulty]
+    wanted = [
+        one for one in load_problems("builtin", split=None if arguments.all else arguments.split) if one.difficulty in arguments.difficulty.split(",")
+    ]
     known = {} if arguments.fresh else read(arguments.out).get(name, {})
     if known and {key: known.get(key, value) for key, value in rule.items()} != rule:
         raise SystemExit(f"{arguments.out} holds rates of {name} by another rule ({known['samples']} samples): --fresh, or the same arguments")
@@ -69,7 +71,7 @@ def main() -> None:
             rates |= {one.id: passed[one.id] / arguments.samples for one in chunk}
             write(arguments.out, name, rule | {"rates": dict(sorted(rates.items()))})
             print(f"{first + len(chunk)}/{len(left)} problems, {time.perf_counter() - start:.0f} s", flush=True)
-    for level in ("easy", "medium", "hard"):
+    for level in ("intro", "easy", "medium", "hard"):
         found = [rates[one.id] for one in wanted if one.difficulty == level and one.id in rates]
         if found:
             print(f"{level}: {len(found)} problems, mean {fmean(found):.1%}, {sum(rate > 0 for rate in found)} solved at least once")

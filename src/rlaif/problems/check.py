@@ -165,7 +165,7 @@ def check_labels(problems: Sequence[Problem], rates: Mapping[str, Mapping[str, f
         rate = mean.get(one.id)
         if rate is None:
             continue
-        low, high = {"easy": (rate <= hard, False), "medium": (rate < hard, rate > easy), "hard": (False, rate >= easy)}[one.difficulty]
+        low, high = {"medium": (rate < hard, rate > easy), "hard": (False, rate >= easy)}.get(one.difficulty, (rate <= hard, False))
         if low or high:
             other = "a hard" if low else "an easy"
             medians = f"the median easy one {easy:.0%}, the median hard one {hard:.0%}"
