@@ -112,7 +112,7 @@ class Health(BaseModel):
     status: Literal["ok"]
     version: str
     feedback: Literal["hybrid", "ai", "execution"]
-    waiting: int
+    under_way: int = Field(description="Samples that are being scored, or wait for it.")
 
 
 _RETRY_HEADER = {"Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}}
@@ -163,12 +163,19 @@ def make_app(scorer: Scorer, config: ServeConfig, token: str | None = None) -> F
 
     @app.get("/health", response_model=None, responses={200: {"model": Health}}, summary="Is it up?")
     async def health() -> Response:
-        return AsciiResponse({"status": "ok", "version": __version__, "feedback": scorer.config.feedback, "waiting": scorer.waiting()})
+        return AsciiResponse({"status": "ok", "version": __version__, "feedback": scorer.config.feedback, "under_way": under_way})
+
+    under_way = 0
 
     async def scored(pairs: Sequence[tuple[Problem, str]]) -> list[Feedback]:
         """Raises TimeoutError after the time limit; what no lane has taken by then is never run."""
-        async with asyncio.timeout(config.request_timeout_s):
-            return list(await asyncio.gather(*(scorer.ascore(problem, code) for problem, code in pairs)))
+        nonlocal under_way
+        under_way += len(pairs)
+        try:
+            async with asyncio.timeout(config.request_timeout_s):
+                return list(await asyncio.gather(*(scorer.ascore(problem, code) for problem, code in pairs)))
+        finally:
+            under_way -= len(pairs)
 
     _explain(app)
     app.add_middleware(Gate, config=config, token=token)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
-from rlaif.cli.serve import is_loopback, token_of
+from rlaif.cli.serve import LINE, is_loopback, token_of
 from rlaif.config import ServeConfig
 from rlaif.errors import UsageError
 from rlaif.integrations import Scorer
@@ -73,9 +74,6 @@ class Waiting:
         future: Future[Feedback] = Future()
         self.submitted.append(future)
         return await asyncio.wrap_future(future)
-
-    def waiting(self) -> int:
-        return len(self.submitted)
 
 
 def test_a_row_is_answered_as_the_command_answers_it(server: str) -> None:
@@ -233,10 +231,16 @@ def test_ctrl_c_answers_what_is_under_way_and_ends_with_130() -> None:
     with socket.create_connection((host, int(port)), timeout=30) as sock:
         head = f"POST /reward HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         sock.sendall(head.encode() + body)
-        time.sleep(0.5)
+        while httpx.get(f"{address}/health", timeout=30).json()["under_way"] == 0:
+            time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         assert sock.recv(100).startswith(b"HTTP/1.1 200")
     assert process.wait(30) == 130
+
+
+def test_the_example_of_the_help_is_one() -> None:
+    settings = LINE.parse(shlex.split(LINE.example)[2:]).settings
+    assert (settings.feedback, settings.port, settings.host) == ("execution", 8000, "127.0.0.1")
 
 
 def test_the_commands_own_errors() -> None:

@@ -93,10 +93,6 @@ class Scorer:
         """One sample from an event loop, which goes on meanwhile."""
         return await asyncio.wrap_future(self.submit(problem, code))
 
-    def waiting(self) -> int:
-        """Samples that no lane has taken yet."""
-        return self._queue.qsize()
-
     def close(self) -> None:
         """Score what is waiting, then stop the sandbox."""
         if self._closed:
