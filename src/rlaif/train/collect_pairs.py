@@ -27,13 +27,13 @@ from rlaif.problems.split import stable_hash
 from rlaif.rewards.engine import RewardEngine
 from rlaif.runs import Console
 from rlaif.runs.files import append_lines, read_lines
-from rlaif.sandbox import Job, Sandbox
+from rlaif.sandbox import Sandbox
 from rlaif.train.pairing import Answer, agreement, make_pairs
 from rlaif.train.prefer_config import CollectConfig, SamplingConfig
 from rlaif.train.prefer_run import Open, open_run
 from rlaif.train.preference_data import FILE, Pair, to_row, write_pairs
-from rlaif.train.rollout import generate
-from rlaif.types import Completion, Problem, Rollout
+from rlaif.train.rollout import generate, held_out_passed
+from rlaif.types import Problem, Rollout
 
 JOURNAL = "journal.jsonl"
 
@@ -70,7 +70,7 @@ class Sampler:
         completions_PG = generate(self.policy, problems, config.group_size, params, generator)[2]
         rows = [(problem, one) for problem, group in zip(problems, completions_PG, strict=True) for one in group]
         feedbacks = self.engine.score([problem for problem, _ in rows], [one.code for _, one in rows])
-        held_out = self._held_out(rows)
+        held_out = held_out_passed(self.sandbox, [problem for problem, _ in rows], [one for _, one in rows])
         answers = [Answer(one, feedback, passed) for (_, one), feedback, passed in zip(rows, feedbacks, held_out, strict=True)]
         size = config.group_size
         groups = [answers[start : start + size] for start in range(0, len(answers), size)]
@@ -82,15 +82,6 @@ class Sampler:
         if answers and all(answer.feedback.outcome == "infra_failure" for answer in answers):
             raise RunFailed("Nothing could be run", answers[0].feedback.reasons[0], "`rlaif doctor`, then the same command with --resume")
         return problems, groups, outcomes
-
-    def _held_out(self, rows: Sequence[tuple[Problem, Completion]]) -> list[bool | None]:
-        """Whether each completion passes its problem's held-out tests, for measuring labels; None where there are none or nobody could say."""
-        result: list[bool | None] = [None] * len(rows)
-        places = [place for place, (problem, _) in enumerate(rows) if problem.tests_of("held_out")]
-        jobs = (Job(rows[place][0], rows[place][1].code, ("held_out",)) for place in places)
-        for place, report in zip(places, self.sandbox.run_many(jobs), strict=True):
-            result[place] = None if report.outcome == "infra_failure" else report.all_passed
-        return result
 
 
 def seed_of(seed: int, number: int) -> int:
