@@ -2,8 +2,8 @@
 # The reward server under bad input: schemathesis on its own OpenAPI description. No answer may be a 5xx but the documented 503.
 #   sh benchmarks/interop/fuzz.sh [examples per operation] > benchmarks/interop/fuzz.txt
 # not_a_server_error takes every 5xx for a failure, so a documented 503 would show too; status_code_conformance, content_type_conformance,
-# response_headers_conformance and response_schema_conformance hold every answer to the description; unsupported_method and
-# use_after_free are HTTP's manners. Left out: positive_data_acceptance, because a schema cannot say which strings are Python.
+# response_headers_conformance and response_schema_conformance hold every answer to the description; unsupported_method wants 405.
+# Left out: positive_data_acceptance, because a schema cannot say which strings are Python.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-$here/../../.venv/bin/python}

@@ -49,6 +49,11 @@ class AsciiResponse(JSONResponse):
 
 EXAMPLE = {"prompt": "Add two numbers", "solution": "def add(a, b):\n    return a + b\n", "test_input": "add(2, 3)", "expected_output": "5"}
 
+REMOTE_EXAMPLE = {
+    "query": [f"Add two numbers\n```python\n{EXAMPLE['solution']}```"],
+    "prompts": ["Add two numbers\n"],
+    "labels": [json.dumps({name: text for name, text in EXAMPLE.items() if name != "solution"})],
+}
 CHECK = "def check(candidate):\n    assert candidate(2, 3) == 5\n"
 
 
@@ -89,6 +94,7 @@ class RowOut(BaseModel):
 class RemoteIn(BaseModel):
     """What OpenRLHF's client posts. Labels are the rows' `label` from `rlaif problems export --format openrlhf`."""
 
+    model_config = ConfigDict(json_schema_extra={"example": REMOTE_EXAMPLE})
     query: list[str] = Field(min_length=1, max_length=MAX_SAMPLES, description="Prompt and response, one string a sample.")
     prompts: list[str] = Field(min_length=1, max_length=MAX_SAMPLES)
     labels: list[str] = Field(min_length=1, max_length=MAX_SAMPLES)
