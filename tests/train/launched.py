@@ -7,11 +7,16 @@ import sys
 from pathlib import Path
 
 from rlaif.train import loop
+from rlaif.train.distributed import world
 from tests.train.conftest import Differing, tiny_config
 
 
 def run(settings: dict) -> None:
-    loop.build_engine = lambda *_: Differing()
+    def build_engine(*_) -> Differing:
+        Path(f"rank-{world().rank}-of-{world().size}").touch()  # the test must know that there were two
+        return Differing()
+
+    loop.build_engine = build_engine
     loop.train(tiny_config(**settings))
 
 

@@ -52,11 +52,22 @@ def test_two_processes_take_the_steps_of_one(tiny_llama, problem_file, tmp_path,
         files[-1].write_text(json.dumps(settings(tiny_llama, problem_file, tmp_path / f"two-{name}", **changes)))
     files.append(tmp_path / "again.json")
     files[-1].write_text(json.dumps(settings(tiny_llama, problem_file, tmp_path / "two-resumed", **variants["grpo"], resume=True)))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
-    command += ["--dynamo_backend", "no", "--main_process_port", "0", str(ROOT / "tests" / "train" / "launched.py"), *map(str, files)]
+    # `--cpu --num_processes 2` would start one process without a word; `--multi_gpu` is what starts several, on the CPU where there is no GPU
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    command += [
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        "0",
+        str(ROOT / "tests" / "train" / "launched.py"),
+        *map(str, files),
+    ]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(path.name for path in tmp_path.glob("rank-*")) == ["rank-0-of-2", "rank-1-of-2"]
     assert done.stdout.count("Episode 1/2") == 2, "one voice for each run of two episodes"
 
     monkeypatch.setattr(loop, "build_engine", lambda *_: Differing())
@@ -74,7 +85,6 @@ def test_two_processes_take_the_steps_of_one(tiny_llama, problem_file, tmp_path,
         for tensor in wanted:
             torch.testing.assert_close(found[tensor], wanted[tensor], atol=1e-5, rtol=0)
         assert max(float((found[tensor] - before[tensor]).abs().max()) for tensor in wanted) > 5e-4, "nothing moved"
-    assert not list(tmp_path.glob("rlaif-rank-*"))
 
 
 def test_shards_in_rank_order_are_the_whole():
