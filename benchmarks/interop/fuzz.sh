@@ -17,7 +17,7 @@ while ! grep -q http:// "$log"; do sleep 0.2; done
 address=$(grep -o 'http://[^ ]*' "$log" | head -1)
 checks=not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance,unsupported_method
 status=0
-"$home/bin/schemathesis" run "$address/openapi.json" --checks "$checks" --max-examples "${1:-300}" --phases examples,coverage,fuzzing --seed 1 \
+cd "$(mktemp -d)" && "$home/bin/schemathesis" run "$address/openapi.json" --checks "$checks" --max-examples "${1:-300}" --phases examples,coverage,fuzzing --seed 1 \
     --workers 2 --no-color --request-timeout 60 2>&1 | sed "s#$address#http://127.0.0.1:PORT#" || status=$?
 echo "the server said: $(grep -vc http:// "$log" || true) lines besides its greeting"
 grep -v http:// "$log" | tail -20 || true
