@@ -11,8 +11,15 @@ from rlaif.judge.constitution import Constitution
 
 def write_card(folder: Path, facts: dict[str, Any], constitution: Constitution) -> None:
     """judge.json and README.md."""
-    (folder / "judge.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (folder / "judge.json").write_text(json.dumps(_without_nan(facts), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(judge_card(facts, constitution), encoding="utf-8")
+
+
+def _without_nan(value: Any) -> Any:
+    """A figure that could not be had is null: NaN is no JSON."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and value != value else value
 
 
 def judge_card(facts: dict[str, Any], constitution: Constitution) -> str:
@@ -36,7 +43,7 @@ read as the expected score over the logits of Yes and No.
 
 {counts["train"]} programs for training, {counts["validation"]} for validation, {counts["calibration"]} for calibration,
 each problem whole in one part. Labels of correctness come from running every test.
-
+{_kinds(facts)}
 ## Figures on the validation part, after calibration
 
 | part | programs | AUROC | pairs in order | ECE | Brier |
@@ -45,12 +52,52 @@ each problem whole in one part. Labels of correctness come from running every te
 
 The epoch was chosen on this part, so these figures flatter; measure on your own with `rlaif judge eval FILE.jsonl`.
 
-## Limits
+{_measured(facts)}## Limits
 
 It sees a program's structure without names, comments or prose, up to about a thousand tokens.
 It is no proof: let tests gate it where there are tests.
 """
 
 
-def _number(value: float) -> str:
-    return "-" if value != value else f"{value:.3f}"
+def _kinds(facts: dict[str, Any]) -> str:
+    """What was learnt from, by where it comes from; empty for a judge written before that was kept."""
+    if "kinds" not in facts:
+        return ""
+    rows = "\n".join(f"| {kind} | {count['right']} | {count['wrong']} |" for kind, count in facts["kinds"].items())
+    done = facts["calibrated_on"]
+    return f"""
+| learnt from | right | wrong |
+| --- | --- | --- |
+{rows}
+
+Calibrated on {done["programs"]} programs ({done["correct"]} right; kind: {done["kind"]}).
+"""
+
+
+def _measured(facts: dict[str, Any]) -> str:
+    """Figures of `benchmarks/judge.py`, if it has been run for this judge: every judge on the same items."""
+    if "measured" not in facts:
+        return ""
+    rows = [
+        f"| {judge} | {part} | {level} | {found['n']} | " + " | ".join(_number(found[name]) for name in ("auroc", "pair_accuracy", "ece")) + " |"
+        for judge, parts in facts["measured"].items()
+        for part, levels in parts.items()
+        if isinstance(levels, dict)
+        for level, found in levels.items()
+    ]
+    speed = "".join(
+        f"\n{row['per_second']} judgements a second with the shared prefix {'on' if row['share_prefix'] else 'off'} ({row['threads']} threads)."
+        for row in facts.get("speed", ())
+    )
+    return f"""## Figures on problems and policies that no training sample came from
+
+| judge | items | level | programs | AUROC | pairs in order | ECE |
+| --- | --- | --- | --- | --- | --- | --- |
+{chr(10).join(rows)}
+{speed}
+
+"""
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.3f}"
