@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from rlaif.config import JudgeConfig
+from rlaif.config import JudgeConfig, SandboxConfig
 from rlaif.judge import JudgeItem, make_judge
 from rlaif.judge.calibrate import ece, fit_platt
 from rlaif.judge.card import write_card
@@ -52,7 +52,7 @@ CHUNK = 16
 def collect(options: argparse.Namespace) -> None:
     """One file for mutants and rewrites, one per policy; each is gone on with if it was cut off."""
     problems = load_problems("builtin", split="test", limit=options.limit)
-    with Sandbox() as sandbox:
+    with Sandbox(SandboxConfig(timeout_s=3.0)) as sandbox:  # mutants loop for ever more often than not
         made_with = {"per_problem": options.per_problem}
         fill(
             options.out / "mutants.jsonl", made_with, problems, lambda some: from_references(some, mutants, per_problem=options.per_problem), sandbox
