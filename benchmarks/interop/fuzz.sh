@@ -12,13 +12,14 @@ home=${RLAIF_INTEROP:-$HOME/.cache/rlaif/interop}/schemathesis
 log=$(mktemp)
 "$python" -m rlaif.cli.main serve --feedback execution --port 0 --sandbox.timeout-s 1 2>"$log" &
 server=$!
-trap 'kill $server 2>/dev/null; wait $server 2>/dev/null; rm -f "$log"' EXIT
+trap 'kill $server 2>/dev/null; wait $server 2>/dev/null; rm -f "$log" "$log.out"' EXIT
 while ! grep -q http:// "$log"; do sleep 0.2; done
 address=$(grep -o 'http://[^ ]*' "$log" | head -1)
 checks=not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance,unsupported_method
 status=0
 cd "$(mktemp -d)" && "$home/bin/schemathesis" run "$address/openapi.json" --checks "$checks" --max-examples "${1:-300}" --phases examples,coverage,fuzzing --seed 1 \
-    --workers 2 --no-color --request-timeout 60 2>&1 | sed "s#$address#http://127.0.0.1:PORT#" || status=$?
+    --workers 2 --no-color --request-timeout 60 >"$log.out" 2>&1 || status=$?
+sed "s#$address#http://127.0.0.1:PORT#" "$log.out"
 echo "the server said: $(grep -vc http:// "$log" || true) lines besides its greeting"
 grep -v http:// "$log" | tail -20 || true
 exit $status
