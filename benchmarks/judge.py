@@ -153,6 +153,10 @@ def memory(options: argparse.Namespace) -> None:
         judge = make_judge(JudgeConfig(), policy=policy)
         assert isinstance(judge, LocalJudge)
         row = {"policy": f"LoRA of rank {rank}" if rank else "full weights", "judge_shares_the_policys_weights": judge.model is policy.model}
+        shared = {id(parameter) for parameter in policy.model.parameters()}
+        own = sum(p.numel() * p.element_size() for p in judge.model.parameters() if id(p) not in shared)
+        row["judge_own_weights_megabytes"] = round(own / 2**20)
+        # Resident memory may grow by less: what loading the policy left behind is used again.
         print(json.dumps(row | {"judge_megabytes": round((resident() - before) / 2**20), "policy_and_rest_megabytes": round(before / 2**20)}))
         del judge, policy
         gc.collect()
