@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlaif.cli.flags import CommandLine, Positional, parse_train
-from rlaif.config import EvalConfig, Settings, TrainConfig
+from rlaif.config import EvalConfig, SandboxConfig, Settings, TrainConfig
 from rlaif.errors import UsageError
 
 
@@ -130,3 +130,11 @@ def test_the_help_needs_nothing_but_the_standard_library():
 def test_no_help_loads_torch(command: str):
     imported = _imported_by(f"from rlaif.cli.main import main\nassert main({[*command.split(), '--help']}) == 0")
     assert "rlaif" in imported and not imported.intersection({"torch", "transformers"})
+
+
+def test_one_flag_of_a_group_leaves_the_commands_other_settings_of_it(tmp_path: Path) -> None:
+    assert parse_train(["--sandbox.workers", "1"]).sandbox.timeout_s == TrainConfig().sandbox.timeout_s != SandboxConfig().timeout_s
+    assert parse_train(["--sandbox.timeout-s", "7"]).sandbox.timeout_s == 7
+    file = tmp_path / "a.toml"
+    file.write_text("[sandbox]\nworkers = 1\n")
+    assert parse_train(["--config", str(file)]).sandbox.timeout_s == TrainConfig().sandbox.timeout_s

@@ -128,7 +128,7 @@ def _parse(line: CommandLine[SettingsT], argv: Sequence[str]) -> Parsed[Settings
 
 def resolve(line: CommandLine[SettingsT], from_file: Values, from_flags: Values, file: Path | None = None) -> SettingsT:
     """Build the settings once, from everything at once: flags over file over defaults. Raises UsageError that says who was wrong."""
-    flat = {**line.defaults, **_dotted(from_file), **from_flags}
+    flat = {**_group_defaults(line.settings), **line.defaults, **_dotted(from_file), **from_flags}
     try:
         return line.settings(**_nested(flat))
     except ValidationError as error:
@@ -224,7 +224,7 @@ def _settings_class(info: FieldInfo) -> type[Settings] | None:
 
 def _twin(line: CommandLine[Any]) -> type:
     """A dataclass with the same names in which every value is still text. tyro parses and shows it; nothing is checked yet."""
-    twin = _twin_class(line.settings, line.defaults, "")
+    twin = _twin_class(line.settings, {**_group_defaults(line.settings), **line.defaults}, "")
     members: list[Any] = []
     for one in line.positionals:
         arg = tyro.conf.arg(metavar=one.name, name=one.name.lower(), help=one.help, help_behavior_hint="(required)" if one.required else "")
@@ -240,6 +240,15 @@ def _twin(line: CommandLine[Any]) -> type:
     arg = tyro.conf.arg(metavar="FILE", help=text, help_behavior_hint="")
     members.append(("config", Annotated[str, arg], field(default="")))
     return dataclasses.make_dataclass("Arguments", members)
+
+
+def _group_defaults(cls: type[Settings]) -> dict[str, Any]:
+    """What a command gives its groups in place of their own defaults (training's shorter sandbox limit): one flag of a group must not undo it."""
+    found: dict[str, Any] = {}
+    for name, info in cls.model_fields.items():
+        if _settings_class(info) and isinstance(group := info.get_default(call_default_factory=True), Settings):
+            found |= _dotted(group.model_dump(exclude_defaults=True), f"{name}.")
+    return found
 
 
 def _twin_class(cls: type[Settings], defaults: Mapping[str, Any], prefix: str) -> type:
