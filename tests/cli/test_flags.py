@@ -110,7 +110,7 @@ def test_help_shows_every_setting_with_its_text(capsys: pytest.CaptureFixture[st
         if name not in ("judge", "sandbox"):
             assert f"--{name.replace('_', '-')}" in out
             assert not info.description or info.description.split()[0] in out
-    assert "--judge.kind {embedded,local,api,none}" in out and "Which judge gives AI feedback" in out
+    assert "--judge.kind {embedded,local,api,reward_model,none}" in out and "Which judge gives AI feedback" in out
 
 
 LIGHT = ("torch", "transformers", "tyro", "pydantic", "numpy", "rich", "openai")
