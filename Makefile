@@ -7,7 +7,7 @@ ARGS ?=
 .PHONY: train test clean
 
 train: $(VENV)/.installed
-	$(BIN)/python train.py --episodes 20 --output_dir my_model $(ARGS)
+	$(BIN)/python train.py --episodes 20 --config recipes/default.toml --output_dir my_model $(ARGS)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

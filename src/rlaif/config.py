@@ -134,6 +134,8 @@ class TrainConfig(Settings):
     gamma: float = Field(1.0, gt=0, le=1)
     gae_lambda: float = Field(1.0, ge=0, le=1)
     """1 suits a reward that comes at the end: less lets it fade before it reaches the first tokens."""
+    group_baseline: bool = True
+    """PPO: also subtract the mean advantage of a problem's group, for what the critic does not know yet. False: textbook PPO."""
     kl_coef: float = Field(0.0, ge=0)
     """Weight of the KL to the reference; 0 costs nothing."""
     entropy_coef: float = Field(0.0, ge=0)
@@ -150,7 +152,7 @@ class TrainConfig(Settings):
     dtype: Dtype = "auto"
     """Compute type: bfloat16 where the processor is fast at it (measured at start). Master weights stay float32."""
     device: Device = "auto"
-    micro_batch_tokens: int = Field(1024, ge=64)
+    micro_batch_tokens: int = Field(512, ge=64)
     """Tokens in one forward and backward pass; lower it if memory runs out. Results do not depend on it."""
     gradient_checkpointing: bool = False
     """Trade time for memory."""

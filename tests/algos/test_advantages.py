@@ -40,6 +40,15 @@ def test_gae_refuses_a_mask_with_holes():
         adv.gae(torch.zeros(1, 3), torch.zeros(1, 3), T([[True, False, True]]), 1.0, 1.0)
 
 
+def test_group_means_by_hand():
+    mask_BT = torch.tensor([[True, True], [True, False], [True, True], [False, False]])
+    got_BT = adv.centre_groups(T([[1.0, 3.0], [4.0, 9.0], [5.0, 7.0], [8.0, 8.0]]), mask_BT, 2)
+    # group one: row means 2 and 4, so 3 goes from each; group two: one row has no action, the other's mean is 6
+    torch.testing.assert_close(got_BT, T([[-2.0, 0.0], [1.0, 0.0], [-1.0, 1.0], [0.0, 0.0]]))
+    with pytest.raises(ValueError, match="no groups of 3"):
+        adv.centre_groups(T([[1.0], [2.0]]), torch.ones(2, 1, dtype=torch.bool), 3)
+
+
 def test_whiten_over_the_mask_only():
     mask_BT = T([[True, True], [True, False]])
     got_BT = adv.whiten(T([[1.0, 2.0], [3.0, 100.0]]), mask_BT)

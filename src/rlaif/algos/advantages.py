@@ -60,6 +60,22 @@ def whiten(x_BT: Float[Tensor, "B T"], mask_BT: Bool[Tensor, "B T"], eps: float 
     return centred_BT * torch.rsqrt(centred_BT.square().sum() / count + eps)
 
 
+def centre_groups(advantage_BT: Float[Tensor, "B T"], mask_BT: Bool[Tensor, "B T"], group_size: int) -> Float[Tensor, "B T"]:
+    """Advantages less their group's mean, where every row of a group counts the same whatever its length; 0 off the mask.
+
+    A control variate on top of a critic (the group baseline of REINFORCE++-baseline, arXiv 2501.03262, section 3.3): a critic that has not yet
+    learnt how hard a problem is would punish every answer to a hard one. Rows without an action enter no mean. ValueError if B is not a
+    multiple of `group_size`.
+    """
+    if group_size < 1 or advantage_BT.shape[0] % group_size:
+        raise ValueError(f"{advantage_BT.shape[0]} rows are no groups of {group_size}")
+    length_B = mask_BT.sum(1)
+    mean_PG = (torch.where(mask_BT, advantage_BT, 0.0).sum(1) / length_B.clamp(min=1)).view(-1, group_size)
+    counted_PG = (length_B > 0).view(-1, group_size)
+    mean_P1 = torch.where(counted_PG, mean_PG, 0.0).sum(1, keepdim=True) / counted_PG.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(mask_BT, advantage_BT - mean_P1.expand_as(mean_PG).reshape(-1, 1), 0.0)
+
+
 def _check_group(reward_PG: Tensor, valid_PG: Tensor) -> None:
     if reward_PG.shape != valid_PG.shape or reward_PG.ndim != 2:
         raise ValueError(f"rewards {tuple(reward_PG.shape)} and valid {tuple(valid_PG.shape)} must both be [P, G]")

@@ -140,7 +140,7 @@ METRICS: tuple[Metric, ...] = (
         "judge",
         "down",
     ),
-    Metric("judge_probe_gain", "Gain by self-praise", "By how much praise in its text raised a wrong answer's score; it should be 0.", "share", "judge"),
+    Metric("judge_probe_gain", "Gain by self-praise", "By how much praise in a wrong answer raised its score; it should be 0.", "share", "judge"),
     Metric("judge_probe_refused_share", "Probes refused", "Share of the probes that never reached the judge's model.", "share", "judge"),
     Metric("judge_calls", "Judge calls", "Judgements asked for in this episode.", "count", "judge"),
     Metric("judge_cached", "From the cache", "Judgements of this episode that were already paid for.", "count", "judge"),

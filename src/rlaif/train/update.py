@@ -208,6 +208,8 @@ def make_plan(batch: Batch, usable_B: Tensor, usable_BT: Tensor, frozen: Frozen,
     match recipe.estimator:
         case "gae":
             raw_BT, return_BT = advantages.gae(reward_BT, frozen.value_BT, usable_BT, config.gamma, config.gae_lambda)
+            if config.group_baseline and reward_PG.shape[1] > 1:
+                raw_BT = advantages.centre_groups(raw_BT, usable_BT, reward_PG.shape[1])
             advantage_BT = advantages.whiten(raw_BT, usable_BT)
         case "reinforce++":
             advantage_BT = advantages.reinforce_pp_advantage(reward_BT, usable_BT, config.gamma)
