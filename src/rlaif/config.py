@@ -152,7 +152,7 @@ class TrainConfig(Settings):
     dtype: Dtype = "auto"
     """Compute type: bfloat16 where the processor is fast at it (measured at start). Master weights stay float32."""
     device: Device = "auto"
-    micro_batch_tokens: int = Field(512, ge=64)
+    micro_batch_tokens: int = Field(768, ge=64)
     """Tokens in one forward and backward pass; lower it if memory runs out. Results do not depend on it."""
     gradient_checkpointing: bool = False
     """Trade time for memory."""

@@ -21,7 +21,7 @@ from rlaif.policy.logps import action_logps
 from rlaif.policy.model import Policy
 from rlaif.train.rollout import Batch
 
-COMPLETIONS = 16
+COMPLETIONS = 6
 FILE = "drift.json"
 
 
