@@ -86,7 +86,7 @@ BAD: list[tuple[str, int, list[str]]] = [
     ("train --problems missing.jsonl", 2, ["missing.jsonl, line 2, field 'tests[0].expected'"]),
     ("train --problems literal.jsonl", 2, ["line 1, field 'expected_output'", "quotes"]),
     ("train --problems empty.jsonl", 2, ["empty.jsonl", "no problem"]),
-    ("train --problems builtin/nonsense", 2, ["No built-in topic 'nonsense'", "strings"]),
+    ("train --problems builtin/nonsense", 2, ["No built-in level or topic 'nonsense'", "strings"]),
     ("train --batch_size 5000", 2, ["5000", "training problems"]),
     ("problems list --topic nonsense", 2, ["No problem of builtin", "strings"]),
     ("problems check wrong_reference.jsonl", 1, ["1 of 1 problems are not fit"]),

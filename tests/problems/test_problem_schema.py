@@ -266,5 +266,5 @@ def test_builtin_loads_and_refuses_an_unknown_topic() -> None:
     assert len({problem.id for problem in problems}) == len(problems)
     assert {problem.split for problem in problems} == {"train", "validation", "test"}
     assert all(problem.topic == "strings" for problem in load_problems("builtin/strings"))
-    with pytest.raises(UsageError, match="No built-in topic 'poetry'"):
+    with pytest.raises(UsageError, match="No built-in level or topic 'poetry'"):
         load_problems("builtin/poetry")

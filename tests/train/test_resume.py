@@ -32,6 +32,7 @@ def settings(model: Path, problems: Path, output: Path, **changes) -> dict:
         "save_every": 2,
         "sft_steps": 1,
         "algo": "ppo",
+        "group_baseline": False,  # a tiny random model's answers are all as bad: with the group's mean taken off nothing would move
         "max_new_tokens": 6,
         "eval_limit": 2,
         **changes,
