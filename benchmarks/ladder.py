@@ -75,7 +75,7 @@ def run_rl(name: str, config: TrainConfig) -> None:
 def run_sft(config: TrainConfig) -> None:
     """Only supervised steps: as many answers as RL trains on, so that the updates cost the same."""
     steps = config.sft_steps + config.episodes * config.batch_size * config.group_size // config.sft_batch_size
-    outside_rl(config.model_copy(update={"sft_steps": steps, "sft_learning_rate": config.sft_learning_rate}), supervised)
+    outside_rl(config.model_copy(update={"sft_steps": steps}), supervised)
 
 
 def supervised(config: TrainConfig, folder: Path, train: list[Problem]) -> Any:

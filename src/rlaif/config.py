@@ -38,13 +38,17 @@ class SandboxConfig(Settings):
     """Limits for code that nobody has read."""
 
     timeout_s: float = Field(10.0, gt=0)
-    """CPU seconds per program; wall time is a backstop at three times this. Training uses 3: an endless loop is common there, and costs all of it."""
+    """CPU seconds per program; a program may also be neither computing nor waiting for a processor for three times this."""
     memory_bytes: int = Field(512 * 2**20, ge=64 * 2**20)
     """Address space of one program."""
     workers: int = Field(2, ge=1)
     """Programs that run at once."""
     unsafe_exec: bool = False
     """Run code even where no isolation can be had. Dangerous."""
+
+
+TRAINING_SANDBOX = SandboxConfig(timeout_s=3.0)
+"""Where a policy is sampled again and again: endless loops are common there, and each costs the whole limit."""
 
 
 class JudgeConfig(Settings):
@@ -115,7 +119,7 @@ class TrainConfig(Settings):
     feedback: FeedbackMode = "hybrid"
     """hybrid: tests gate the judge; execution: tests alone; ai: the judge alone."""
     judge: JudgeConfig = JudgeConfig()
-    sandbox: SandboxConfig = SandboxConfig(timeout_s=3.0)
+    sandbox: SandboxConfig = TRAINING_SANDBOX
     learning_rate: float = Field(2e-5, gt=0)
     value_learning_rate: float = Field(1e-4, gt=0)
     """PPO: the value head's own rate."""

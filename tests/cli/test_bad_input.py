@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,18 @@ def lay_out(here: Path) -> None:
     (here / "torn_weights").mkdir()
     _file(here / "torn_weights" / "config.json", {"model_type": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 1, "vocab_size": 10})
     (here / "torn_weights" / "model.safetensors").write_bytes(b"\x10")
+
+
+def refuses(command: str, code: int, words: list[str], here: Path, rlaif: Callable) -> Any:
+    """Run it, and check the exit code, the words of the message and that every file is as it was; returns what was said."""
+    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    done = rlaif(*command.split())
+    assert done.code == code, done.err
+    for word in words:
+        assert word in done.err
+    assert "Traceback" not in done.err and "bug" not in done.err
+    assert {path: path.read_bytes() for path in before} == before
+    return done
 
 
 BAD: list[tuple[str, int, list[str]]] = [
@@ -138,15 +151,9 @@ BAD: list[tuple[str, int, list[str]]] = [
 @pytest.mark.parametrize(("command", "code", "words"), BAD, ids=[row[0] for row in BAD])
 def test_bad_input_gives_a_clear_error_and_loses_nothing(command: str, code: int, words: list[str], here: Path, rlaif: Callable):
     lay_out(here)
-    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
-    done = rlaif(*command.split())
-    assert done.code == code, done.err
-    for word in words:
-        assert word in done.err
-    assert "Traceback" not in done.err and "bug" not in done.err
+    done = refuses(command, code, words, here, rlaif)
     lines = done.err.strip().splitlines()
     assert lines[-1].startswith("Try: ") or any(line.startswith("Try: ") for line in lines), "no next step"
-    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_there_are_enough_rows():

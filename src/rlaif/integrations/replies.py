@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlaif.problems.prompting import python_blocks
+
 _SPECIAL = re.compile(r"(?:<[|｜][^<>|｜]{1,40}[|｜]>|</?s>|<eos>|<pad>|<end_of_turn>)\Z")
 _LONGEST_SPECIAL = 44
-_PYTHON = frozenset({"", "python", "python3", "py"})
 _TAIL_WORDS, _TAIL_CHARS = 12, 400
 """How much of a prompt's end must be found in a query whose beginning was cut off."""
 
@@ -23,21 +24,10 @@ def code_of_reply(text: str) -> str:
     if not thought and "<think>" in said:
         return ""
     text = _without_specials(said)
-    complete: str | None = None
-    language: str | None = None
-    inside: list[str] = []
-    for line in text.splitlines(keepends=True):
-        mark = line.lstrip(" \t")
-        if not mark.startswith("```"):
-            inside.append(line)
-        elif language is None:
-            language, inside = mark[3:].strip().lower(), []
-        else:
-            complete = "".join(inside) if language in _PYTHON else complete
-            language, inside = None, []
+    complete, unclosed = python_blocks(text)
     if complete is not None:
         return complete
-    return "".join(inside) if language in _PYTHON else text
+    return text if unclosed is None else unclosed
 
 
 def _without_specials(text: str) -> str:

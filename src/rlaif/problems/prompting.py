@@ -17,6 +17,7 @@ from rlaif.types import Problem
 
 FENCE_START = "```python\n"
 FENCE_END = "\n```"
+_PYTHON = frozenset({"", "python", "python3", "py"})
 SYSTEM = "You write correct, clear and efficient Python."
 
 
@@ -122,9 +123,28 @@ def cut_at_fence(text: str) -> str:
 
 
 def last_code_block(text: str) -> str | None:
-    """The last complete fenced block of a reply, or None. For replies that were not opened by `build_prompt`."""
-    blocks = re.findall(r"(?ms)^[ \t]*```[ \t]*(?:[Pp]ython3?|py)?[ \t]*\n(.*?)^[ \t]*```", text)
-    return blocks[-1] if blocks else None
+    """The last complete fenced block of Python in a reply, or None. For replies that were not opened by `build_prompt`."""
+    return python_blocks(text)[0]
+
+
+def python_blocks(text: str) -> tuple[str | None, str | None]:
+    """(the last complete fenced block of Python, what follows a Python fence that was never closed); None for what there is not.
+
+    A fence without a language counts as Python. Takes time linear in the text, whatever the text is.
+    """
+    complete: str | None = None
+    language: str | None = None
+    inside: list[str] = []
+    for line in text.splitlines(keepends=True):
+        mark = line.lstrip(" \t")
+        if not mark.startswith("```"):
+            inside.append(line)
+        elif language is None:
+            language, inside = mark[3:].strip().lower(), []
+        else:
+            complete = "".join(inside) if language in _PYTHON else complete
+            language, inside = None, []
+    return complete, "".join(inside) if language in _PYTHON else None
 
 
 def _parses(code: str) -> bool:

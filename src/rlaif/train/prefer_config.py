@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from rlaif.config import Device, Dtype, JudgeConfig, SandboxConfig, Settings, TrainConfig
+from rlaif.config import TRAINING_SANDBOX, Device, Dtype, JudgeConfig, SandboxConfig, Settings, TrainConfig
 
 PROBLEMS: str = TrainConfig.model_fields["problems"].default
 """The same as for `rlaif train`, so that its paths can be compared."""
@@ -58,7 +58,7 @@ class SamplingConfig(PreferConfig):
     curriculum: bool = True
     """Prefer problems whose outcome is uncertain for the model: there the answers differ, and make pairs."""
     judge: JudgeConfig = JudgeConfig()
-    sandbox: SandboxConfig = SandboxConfig(timeout_s=3.0)
+    sandbox: SandboxConfig = TRAINING_SANDBOX
 
 
 class CollectConfig(SamplingConfig):
@@ -76,20 +76,25 @@ class CollectConfig(SamplingConfig):
         return self
 
 
-class FitConfig(PreferConfig):
-    """Settings of the commands that train on pairs."""
+class LearningConfig(PreferConfig):
+    """Settings of the commands that change weights."""
 
-    preferences: Path | None = None
-    """A folder written by `rlaif prefer collect`, or a JSONL file with prompt, chosen and rejected (Hugging Face's preference format)."""
     epochs: int = Field(2, ge=1)
-    """Passes over the pairs."""
-    pairs_per_step: int = Field(8, ge=1)
-    """Pairs in one optimiser step."""
+    """Passes over what is learnt from: the pairs, or the kept revisions."""
     learning_rate: float = Field(1e-5, gt=0)
     max_grad_norm: float = Field(1.0, gt=0)
     lora_rank: int = Field(0, ge=0)
     """0: train all weights; otherwise a LoRA adapter of this rank (then raise --learning-rate, for example to 2e-4)."""
     lora_alpha: float = Field(32.0, gt=0)
+
+
+class FitConfig(LearningConfig):
+    """Settings of the commands that train on pairs."""
+
+    preferences: Path | None = None
+    """A folder written by `rlaif prefer collect`, or a JSONL file with prompt, chosen and rejected (Hugging Face's preference format)."""
+    pairs_per_step: int = Field(8, ge=1)
+    """Pairs in one optimiser step."""
     save_every: int = Field(20, ge=1)
     """Checkpoint every this many steps (and on Ctrl-C)."""
     max_pairs: int | None = Field(None, ge=1)
@@ -109,7 +114,7 @@ class HeldOutConfig(PreferConfig):
     """Samples per problem, at --temperature; 1: greedy."""
     max_new_tokens: int = Field(64, ge=1)
     temperature: float = Field(0.7, gt=0)
-    sandbox: SandboxConfig = SandboxConfig(timeout_s=3.0)
+    sandbox: SandboxConfig = TRAINING_SANDBOX
 
     def as_train_config(self, **changes: Any) -> TrainConfig:
         """The same settings under the same names, for what `rlaif train` shares with these commands."""
@@ -146,7 +151,7 @@ class DpoConfig(FitConfig, HeldOutConfig):
     """Trade time for memory."""
 
 
-class ReviseConfig(SamplingConfig, HeldOutConfig):
+class ReviseConfig(SamplingConfig, HeldOutConfig, LearningConfig):
     """Constitutional AI's first stage: sample, critique, revise, keep what passes, fine-tune on it."""
 
     problems: str = PROBLEMS
@@ -157,13 +162,6 @@ class ReviseConfig(SamplingConfig, HeldOutConfig):
     """Longest critique, in tokens."""
     revision_tokens: int = Field(96, ge=1)
     """Longest revision, in tokens."""
-    epochs: int = Field(2, ge=1)
-    """Passes over the kept revisions in fine-tuning."""
     sft_batch_size: int = Field(8, ge=1)
     """Revisions in one step of fine-tuning."""
-    learning_rate: float = Field(1e-5, gt=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    lora_rank: int = Field(0, ge=0)
-    """0: train all weights; otherwise a LoRA adapter of this rank."""
-    lora_alpha: float = Field(32.0, gt=0)
     micro_batch_tokens: int = Field(1024, ge=64)
