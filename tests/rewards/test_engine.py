@@ -175,8 +175,20 @@ def test_waste_that_does_not_depend_on_the_input_counts(sandbox: Sandbox) -> Non
     assert wasteful.band == "okay" and plain.band == "good" and wasteful.efficiency is not None
 
 
-def test_handing_over_a_large_input_is_nobodys_slowness(sandbox: Sandbox) -> None:
+class CountingSandbox:
+    """Each element of the input costs as much to read as twenty times adding it up; only what defines `sum` adds them up."""
+
+    READ_S, ADD_S = 2e-6, 1e-7
+
+    def run(self, problem: Problem, code: str) -> TestReport:
+        test = problem.tests[0]
+        elements = test.input.count(",") + 1
+        return TestReport("scored", (TestResult(test, True, "0"),), cpu_s=elements * (self.READ_S + self.ADD_S * ("sum" in code)))
+
+
+def test_handing_over_a_large_input_is_nobodys_slowness() -> None:
     """Twenty thousand elements take longer to read than to add up: the ladder goes on past that."""
     task = problem("total", [("total([1, 2, 3])", "6"), ("total([])", "0")], "def total(xs):\n    return sum(xs)\n")
-    largest = EfficiencyMeter(sandbox)._plan(task)[0][-1]
-    assert largest.call.count(",") == 19_999 and largest.start_s > 10 * largest.reference_s
+    largest = EfficiencyMeter(CountingSandbox())._plan(task)[0][-1]
+    assert largest.call.count(",") == 19_999
+    assert largest.start_s == pytest.approx(20_000 * CountingSandbox.READ_S) and largest.reference_s == pytest.approx(20_000 * CountingSandbox.ADD_S)
