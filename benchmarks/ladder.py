@@ -3,10 +3,12 @@
     python benchmarks/ladder.py --out ladder --seed 0
     python benchmarks/ladder.py --out ladder --seed 0 --rungs sft,execution,hybrid,ai
 
-Rungs: `sft` (supervised steps on references, as many answers trained on as the RL runs train on), `rejection` (RAFT), `execution`, `ai`, `naive`
-(the plain mean of the share of tests passed and the judge's score, for every program), `hybrid` (the default run), `hybrid_no_sft`,
-`grpo`, `trl` (TRL's GRPOTrainer with our reward; needs trl). All but `sft` and `trl` start with the warm start that the default run has, except
-`hybrid_no_sft`. Each is a run folder under --out; one that is finished is not done again. The table is OUT/ladder.md, the numbers OUT/ladder.json.
+The first rung, `warm`, is the warm start that the default recipe has: supervised steps on reference solutions. Every other starts from its model
+and trains as long as the default run does, in answers: `sft` (supervised steps on as many answers as the RL runs train on, in one schedule from the
+base), `rejection` (RAFT), `execution`, `ai`, `naive` (the plain mean of the share of tests passed and the judge's score, for every program),
+`hybrid` (the default run), `grpo`, `trl` (TRL's GRPOTrainer with the reward of `execution`; needs trl). Settings are those of
+recipes/default.toml. Each is a run folder under --out; one that is finished is not done again. The table is OUT/ladder.md, its
+numbers OUT/ladder.json.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +26,7 @@ import torch
 
 from rlaif.config import TrainConfig
 from rlaif.evals import EvalResult, compare
-from rlaif.policy.model import load_policy
+from rlaif.policy.model import Policy, load_policy
 from rlaif.problems import load_problems
 from rlaif.rewards.engine import RewardEngine
 from rlaif.runs import Console, RunDir
@@ -34,13 +37,13 @@ from rlaif.train.warm_start import warm_start
 from rlaif.types import Feedback, Problem
 
 RUNGS: dict[str, dict[str, Any]] = {
+    "warm": {},
     "sft": {},
     "rejection": {"algo": "raft", "feedback": "execution"},
     "execution": {"feedback": "execution"},
     "ai": {"feedback": "ai"},
     "naive": {},
     "hybrid": {},
-    "hybrid_no_sft": {"sft_steps": 0},
     "grpo": {"algo": "grpo"},
     "trl": {},
 }
@@ -61,40 +64,47 @@ class NaiveMix(RewardEngine):
         return replace(one, reward=0.5 * share + 0.5 * score)
 
 
-def run_rl(name: str, config: TrainConfig) -> None:
-    """One RL rung through the real loop."""
-    build = loop.build_engine
+def run_rl(name: str, config: TrainConfig, known: dict[str, Any]) -> None:
+    """One RL rung through the real loop. known: the evaluation of the weights it starts from; the same weights, prompts and seed answer the same."""
+    build, evaluate = loop.build_engine, loop.Session.evaluate
+
+    def once(session: loop.Session, when: str) -> EvalResult:
+        if when != "before":
+            return evaluate(session, when)
+        session.run.write_evaluation(when, known)
+        return EvalResult.from_dict(known)
+
+    loop.Session.evaluate = once
     if name == "naive":
         loop.build_engine = lambda config, sandbox, judge, hooks: NaiveMix(sandbox, judge, "hybrid")
     try:
         loop.train(config, console=Console(live=False))
     finally:
-        loop.build_engine = build
+        loop.build_engine, loop.Session.evaluate = build, evaluate
 
 
-def run_sft(config: TrainConfig) -> None:
-    """Only supervised steps: as many answers as RL trains on, so that the updates cost the same."""
-    steps = config.sft_steps + config.episodes * config.batch_size * config.group_size // config.sft_batch_size
-    outside_rl(config.model_copy(update={"sft_steps": steps}), supervised)
-
-
-def supervised(config: TrainConfig, folder: Path, train: list[Problem]) -> Any:
+def supervised(config: TrainConfig, folder: Path, train: list[Problem]) -> Policy:
+    """The base after `sft_steps` steps, through the file that the other rungs load."""
     torch.manual_seed(config.seed)
     policy = load_policy(config.model, device=config.device, dtype=config.dtype)
     warm_start(policy, train, config, torch.Generator().manual_seed(config.seed), lambda step, loss: None)
-    return policy
+    policy.save(folder / "model")
+    return load_policy(str(folder / "model"), device=config.device, dtype=config.dtype, trainable=False)
 
 
-def outside_rl(config: TrainConfig, learn: Callable[[TrainConfig, Path, list[Problem]], Any]) -> None:
+def outside_rl(config: TrainConfig, learn: Callable[[TrainConfig, Path, list[Problem]], Policy], known: dict[str, Any] | None = None) -> None:
     """A control that is no RL run of ours, evaluated before and after exactly as those are."""
     console = Console(live=False)
     run = RunDir.create(config.output_dir, overwrite=True)
     run.write_config(config)
     held_out = load_problems(config.problems, split="test", limit=config.eval_limit)
     with Sandbox(config.sandbox) as sandbox:
-        base = load_policy(config.model, device=config.device, dtype=config.dtype, trainable=False)
-        evaluate_held_out("before", config, base, held_out, sandbox, run, console)
-        del base
+        if known is None:
+            base = load_policy(config.model, device=config.device, dtype=config.dtype, trainable=False)
+            evaluate_held_out("before", config, base, held_out, sandbox, run, console)
+            del base
+        else:
+            run.write_evaluation("before", known)
         start = time.perf_counter()
         policy = learn(config, run.path, load_problems(config.problems, split="train"))
         print(f"learning took {time.perf_counter() - start:.0f} s", flush=True)
@@ -103,7 +113,7 @@ def outside_rl(config: TrainConfig, learn: Callable[[TrainConfig, Path, list[Pro
     run.close()
 
 
-def with_trl(config: TrainConfig, folder: Path, train: list[Problem]) -> Any:
+def with_trl(config: TrainConfig, folder: Path, train: list[Problem]) -> Policy:
     """TRL's GRPOTrainer: same prompts, completions per episode, episodes, learning rate and temperature; our reward."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -155,30 +165,25 @@ def with_trl(config: TrainConfig, folder: Path, train: list[Problem]) -> Any:
     return load_policy(str(folder / "trl_model"), device=config.device, dtype=config.dtype, trainable=False)
 
 
-def row(name: str, folder: Path) -> dict[str, Any]:
-    """A finished rung's numbers; its lift is over its own `before`, which is the same base in the same harness."""
-    found = {one: EvalResult.from_dict(data) for one, data in RunDir.open(folder).evaluations().items()}
-    lift = compare(found["before"], found["after"])
-    difference, warm = lift.overall.difference, found.get("after_sft")
-    return {
-        "rung": name,
-        "before": found["before"].success.value,
-        "after_sft": warm.success.value if warm else None,
-        "after": found["after"].success.value,
-        "lift": difference.value,
-        "low": difference.low,
-        "high": difference.high,
-        "p_value": lift.overall.p_value,
-        "problems": len(found["after"].rows),
-    }
+def row(name: str, folder: Path, base: EvalResult, warm: EvalResult) -> dict[str, Any]:
+    """A finished rung's numbers: its lift over the untrained base, and over the warm start."""
+    after = EvalResult.from_dict(RunDir.open(folder).evaluations()["after"])
+    found: dict[str, Any] = {"rung": name, "base": base.success.value, "after": after.success.value, "problems": len(after.rows)}
+    for over, before in (("base", base), ("warm", warm)):
+        lift = compare(before, after).overall
+        found[f"over_{over}"] = {"lift": lift.difference.value, "low": lift.difference.low, "high": lift.difference.high, "p_value": lift.p_value}
+    return found
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| rung | before | after the warm start | after | lift (95% interval, paired) | sign test |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "| rung | held-out success | over the base (95% interval, paired) | over the warm start | p |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for one in rows:
-        warm = "" if one["after_sft"] is None else f"{one['after_sft']:.1%}"
-        interval = f"{100 * one['lift']:+.1f} points ({100 * one['low']:+.1f} to {100 * one['high']:+.1f})"
-        lines.append(f"| {one['rung']} | {one['before']:.1%} | {warm} | {one['after']:.1%} | {interval} | p = {one['p_value']:.2g} |")
+        base, warm = (f"{100 * x['lift']:+.1f} ({100 * x['low']:+.1f} to {100 * x['high']:+.1f})" for x in (one["over_base"], one["over_warm"]))
+        told = ["", ""] if one["rung"] == "warm" else [warm, f"{one['over_warm']['p_value']:.2g}"]
+        lines.append(f"| {one['rung']} | {one['after']:.1%} | {base} | {told[0]} | {told[1]} |")
     return "\n".join(lines) + "\n"
 
 
@@ -188,25 +193,37 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--episodes", type=int, default=TrainConfig().episodes)
     parser.add_argument("--eval-limit", type=int, default=None)
-    parser.add_argument("--rungs", default="sft,rejection,execution,ai,naive,hybrid,hybrid_no_sft,grpo")
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--rungs", default=",".join(name for name in RUNGS if name != "warm"), help="those after `warm`, in this order")
     arguments = parser.parse_args()
-    rows = []
-    for name in arguments.rungs.split(","):
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    recipe = tomllib.loads((Path(__file__).parents[1] / "recipes/default.toml").read_text(encoding="utf-8"))
+    shared = {"overwrite": True, "seed": arguments.seed, "episodes": arguments.episodes, "eval_limit": arguments.eval_limit}
+    warm_folder = arguments.out / f"warm-{arguments.seed}"
+    rows: list[dict[str, Any]] = []
+    for name in ("warm", *arguments.rungs.split(",")):
         folder = arguments.out / f"{name}-{arguments.seed}"
-        config = TrainConfig(output_dir=folder, overwrite=True, seed=arguments.seed, episodes=arguments.episodes, eval_limit=arguments.eval_limit)
-        config = config.model_copy(update=RUNGS[name])
+        config = TrainConfig.model_validate(recipe | shared | {"output_dir": folder} | RUNGS[name])
+        warm_steps, answers = config.sft_steps, config.episodes * config.batch_size * config.group_size
+        known = RunDir.open(warm_folder).evaluations() if name != "warm" else {}
         status = folder / "status.json"
         if not status.exists() or json.loads(status.read_text(encoding="utf-8"))["state"] != "done":
             start = time.perf_counter()
+            after_warm = config.model_copy(update={"model": str(warm_folder / "model"), "sft_steps": 0})
             match name:
+                case "warm":
+                    outside_rl(config, supervised)
                 case "sft":
-                    run_sft(config)
+                    steps = warm_steps + answers // config.sft_batch_size
+                    outside_rl(config.model_copy(update={"sft_steps": steps}), supervised, known["before"])
                 case "trl":
-                    outside_rl(config, with_trl)
+                    outside_rl(after_warm, with_trl, known["after"])
                 case _:
-                    run_rl(name, config)
+                    run_rl(name, after_warm, known["after"])
             print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
-        rows.append(row(name, folder))
+        known = RunDir.open(warm_folder).evaluations()
+        rows.append(row(name, folder, EvalResult.from_dict(known["before"]), EvalResult.from_dict(known["after"])))
         (arguments.out / "ladder.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         (arguments.out / "ladder.md").write_text(table(rows), encoding="utf-8")
     print(table(rows))

@@ -150,6 +150,8 @@ class TrainConfig(Settings):
     sft_learning_rate: float = Field(2e-5, gt=0)
     sft_batch_size: int = Field(16, ge=1)
     """Reference solutions in one step of the warm start."""
+    sft_prompt_gradient: bool = False
+    """Let the warm start's gradient flow back through the prompts' tokens too, most of its time where solutions are short."""
     lora_rank: int = Field(0, ge=0)
     """0: train all weights; otherwise a LoRA adapter of this rank."""
     lora_alpha: float = Field(32.0, gt=0)

@@ -67,6 +67,33 @@ def test_flat_and_padded_layouts_agree_in_values_and_gradients(load, kind, monke
         torch.testing.assert_close(gradient, padded_gradients[name], atol=2e-4, rtol=1e-3, msg=name)
 
 
+@pytest.mark.parametrize("kind", sorted(FLAT_MODELS & set(KINDS)))
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_without_the_prompts_gradient(load, kind, checkpointing):
+    """Values as ever; the gradient is that of answers fed after transformers' own cache of a prompt that was computed without a graph."""
+    policy = load(kind, gradient_checkpointing=checkpointing)
+    prompts, completions = [ids for ids in prompts_of(policy) if len(ids) > 1], random_completions(policy, SHAPE[:2])
+    batches = list(action_logps(policy, prompts, completions, prompt_gradient=False))
+    found = {key: value for batch in batches for key, value in zip(zip(batch.row_M.tolist(), batch.time_M.tolist()), batch.logp_M.tolist(), strict=True)}
+    assert found == pytest.approx(expected(policy, prompts, completions), abs=2e-5)
+    sum((batch.logp_M * (1 + batch.time_M)).sum() for batch in batches).backward()
+    gradients = {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
+
+    policy.model.zero_grad()
+    policy.model.eval()
+    for prompt, group in zip(prompts, completions, strict=True):
+        for ids in group:
+            with torch.no_grad():
+                cache = policy.model(torch.tensor([prompt[:-1]]), use_cache=True).past_key_values
+            logits_TV = policy.model(torch.tensor([[prompt[-1], *ids[:-1]]]), past_key_values=cache).logits[0, :, : policy.vocabulary]
+            logp_T = logits_TV.log_softmax(-1).gather(1, torch.tensor(ids)[:, None])[:, 0]
+            (logp_T * (1 + torch.arange(len(ids)))).sum().backward()
+    wanted = {name: p.grad for name, p in policy.model.named_parameters() if p.grad is not None}
+    assert gradients.keys() == wanted.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, wanted[name], atol=2e-4, rtol=1e-3, msg=name)
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "codegen", "roberta", "llama"])
 @pytest.mark.parametrize(("side", "extra"), [("left", 0), ("left", 7), ("right", 7)])
 def test_padding_side_and_amount_do_not_matter(load, kind, side, extra, monkeypatch):

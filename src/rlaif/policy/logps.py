@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rlaif.policy.head import token_logps
 from rlaif.policy.model import Policy
-from rlaif.policy.packing import Group, pack, pad, plan
+from rlaif.policy.packing import Group, Member, TreePlan, pack, pad, plan
 from rlaif.policy.tree_attention import FLAT_MODELS, no_mask
 
 
@@ -43,14 +43,19 @@ def action_logps(
     with_entropy: bool = False,
     micro_batch_tokens: int = 4096,
     keep: Sequence[Sequence[bool]] | None = None,
+    prompt_gradient: bool = True,
 ) -> Iterator[ActionLogps]:
     """Yield float32 log-probabilities of all completion tokens, [P][G] lists of ids, in deterministic micro-batches.
 
     keep: completions to compute, [P][G]; the others are not computed and do not appear, and row_M counts them all the same.
+    prompt_gradient: False leaves out the gradient's path through what was computed at the prompt's tokens, which is most of the work where answers
+    are short; the values are the same. Models whose attention cannot be replaced (tree_attention.py) give the whole gradient all the same.
     Results do not depend on micro_batch_tokens beyond rounding, and are bit-identical for identical arguments.
     """
     for groups in plan(prompt_ids, completion_ids, keep, micro_batch_tokens):
-        yield micro_batch_logps(policy, groups, temperature=temperature, with_values=with_values, with_entropy=with_entropy)
+        yield micro_batch_logps(
+            policy, groups, temperature=temperature, with_values=with_values, with_entropy=with_entropy, prompt_gradient=prompt_gradient
+        )
 
 
 @torch.no_grad()
@@ -71,12 +76,18 @@ def action_values(
 
 
 def micro_batch_logps(
-    policy: Policy, groups: list[Group], *, temperature: float, with_values: bool = False, with_entropy: bool = False
+    policy: Policy,
+    groups: list[Group],
+    *,
+    temperature: float,
+    with_values: bool = False,
+    with_entropy: bool = False,
+    prompt_gradient: bool = True,
 ) -> ActionLogps:
     """The forward pass of one micro-batch."""
     if with_values and policy.value_head is None:
         raise ValueError("with_values needs a policy loaded with value_head=True")
-    hidden_MD, target_M, row_M, time_M = hidden_states(policy, groups)
+    hidden_MD, target_M, row_M, time_M = hidden_states(policy, groups, prompt_gradient)
     logp_M, entropy_M = token_logps(
         hidden_MD, target_M, policy.plain_head or policy.head, policy.vocabulary, temperature, with_entropy, policy.compute_dtype
     )
@@ -86,7 +97,7 @@ def micro_batch_logps(
     return ActionLogps(logp_M, row_M, time_M, entropy_M, value_M)
 
 
-def hidden_states(policy: Policy, groups: list[Group]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def hidden_states(policy: Policy, groups: list[Group], prompt_gradient: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Last hidden states that predict the actions, [M, D], with target_M, row_M and time_M."""
     with policy.autocast(), policy.checkpointing():
         if policy.is_encoder_decoder:
@@ -99,6 +110,8 @@ def hidden_states(policy: Policy, groups: list[Group]) -> tuple[Tensor, Tensor, 
                 use_cache=False,
             )
         elif policy.config.model_type in FLAT_MODELS:
+            if not prompt_gradient and all(len(group.prompt_ids) > 1 for group in groups):
+                return _after_prompts(policy, groups)
             packed = pack(groups, policy.first_position, policy.device)
             output = policy.body(
                 input_ids=packed.input_ids_N[None],
@@ -112,3 +125,32 @@ def hidden_states(policy: Policy, groups: list[Group]) -> tuple[Tensor, Tensor, 
             batch = pad(groups, policy.pad_token_id, policy.first_position, policy.device)
             output = policy.body(input_ids=batch.input_ids_BL, attention_mask=batch.mask_BL.long(), position_ids=batch.position_BL, use_cache=False)
         return output.last_hidden_state[batch.source_M], batch.target_M, batch.row_M, batch.time_M
+
+
+def _after_prompts(policy: Policy, groups: list[Group]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As hidden_states, on a flat micro-batch, the prompts first and without a graph. A prompt's last token predicts the first action and goes with
+    the completions."""
+    moved = [
+        Group(group.prompt_ids[:-1], tuple(Member(member.row, [group.prompt_ids[-1], *member.token_ids]) for member in group.members))
+        for group in groups
+    ]
+    packed = pack(moved, policy.first_position, policy.device)
+    prompt_tokens = sum(len(group.prompt_ids) for group in moved)
+    prompts, completions = packed.tree.in_two(prompt_tokens)
+
+    def body(part: slice, tree: TreePlan) -> Tensor:
+        output = policy.body(
+            input_ids=packed.input_ids_N[None, part],
+            attention_mask=no_mask(policy.device),
+            position_ids=packed.position_N[None, part],
+            use_cache=False,
+            tree=tree,
+        )
+        return output.last_hidden_state[0]
+
+    with torch.no_grad():
+        body(slice(None, prompt_tokens), prompts)
+    hidden_ND = body(slice(prompt_tokens, None), completions)
+    action_M = packed.time_M > 0  # the prompt's last token is no action
+    source_M = packed.source_M[action_M] - prompt_tokens
+    return hidden_ND[source_M], packed.target_M[action_M], packed.row_M[action_M], packed.time_M[action_M] - 1

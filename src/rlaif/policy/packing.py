@@ -8,11 +8,11 @@ A padded micro-batch is one row per completion, [prompt, completion, padding], f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,8 @@ class TreePlan:
 
     prompt_PS, completion_BT: flat positions, padding repeats position 0. parent_B: the prompt of each completion. visible_BTK: for query t of
     completion b, which of its S prompt keys and T own keys it sees. unpad_N: where flat token n lies in [P*S + B*T].
+    stage: which part of the flat row goes through the model. prompt_memory: per layer, the prompts' keys and values, left by the first part for
+    the second.
     """
 
     prompt_PS: Tensor
@@ -105,6 +107,8 @@ class TreePlan:
     parent_B: Tensor
     visible_BTK: Tensor
     unpad_N: Tensor
+    stage: Literal["all", "prompts", "completions"] = "all"
+    prompt_memory: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
     _biases: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict)
 
     def bias(self, repeats: int, dtype: torch.dtype) -> Tensor:
@@ -114,6 +118,12 @@ class TreePlan:
             hidden = torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, torch.finfo(dtype).min)
             self._biases[repeats, dtype] = hidden
         return self._biases[repeats, dtype]
+
+    def in_two(self, prompt_tokens: int) -> tuple[TreePlan, TreePlan]:
+        """Plans for the flat row's first `prompt_tokens` tokens and, after those have gone through, for the rest of it."""
+        first = replace(self, stage="prompts", unpad_N=self.unpad_N[:prompt_tokens])
+        rest = self.unpad_N[prompt_tokens:] - self.prompt_PS.numel()
+        return first, replace(self, stage="completions", unpad_N=rest, completion_BT=(self.completion_BT - prompt_tokens).clamp(min=0))
 
 
 def pack(groups: Sequence[Group], first_position: int, device: torch.device) -> Packed:

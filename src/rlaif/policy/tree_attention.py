@@ -3,6 +3,9 @@
 Registered with transformers as the attention implementation `rlaif_tree`; the plan travels as the keyword argument `tree`. Without a plan
 it is transformers' own `sdpa`, so a model set to it can be used for anything else. No mask over flat x flat tokens is ever built: prompts
 attend causally among themselves, [P, S, S], and completions to [prompt, self], [B, T, S + T].
+
+The two can also be passed through the model one after the other, so that prompts leave nothing to differentiate: a plan of stage `prompts`
+keeps each layer's keys and values, and one of stage `completions` takes them from there.
 """
 
 from __future__ import annotations
@@ -52,13 +55,13 @@ def tree_attention(
     if tree is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
     if query.device.type != "cpu":
-        return _attend(query, key, value, scaling, tree)[None], None
+        return _attend(module, query, key, value, scaling, tree)[None], None
     # the bf16 kernel's backward pass takes twice the float32 one's time on CPU, and autocast would choose it
     with torch.autocast("cpu", enabled=False):
-        return _attend(query.float(), key.float(), value.float(), scaling, tree)[None], None
+        return _attend(module, query.float(), key.float(), value.float(), scaling, tree)[None], None
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, tree: TreePlan) -> Tensor:
+def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, tree: TreePlan) -> Tensor:
     heads, kv_heads = query.shape[1], key.shape[1]
     repeats = heads // kv_heads
     q_NHD, k_NHD, v_NHD = (x[0].transpose(0, 1) for x in (query, key, value))
@@ -69,16 +72,23 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, tr
         return x_NHD.index_select(0, index.flatten()).unflatten(0, index.shape).transpose(1, 2)  # [rows, heads, tokens, size]
 
     attend = nn.functional.scaled_dot_product_attention
-    # right padding needs no mask of its own: a causal query never looks past itself
-    q_P, k_P, v_P = (split(x, tree.prompt_PS) for x in (q_NHD, k_NHD, v_NHD))
-    out_P = attend(q_P, _repeat(k_P, repeats), _repeat(v_P, repeats), is_causal=True, scale=scaling)
-    q_B, k_B, v_B = (split(x, tree.completion_BT) for x in (q_NHD, k_NHD, v_NHD))
-    k_B, v_B = (torch.cat([x_P.index_select(0, tree.parent_B), x_B], dim=2) for x_P, x_B in ((k_P, k_B), (v_P, v_B)))
-    if repeats > 1:
-        q_B = q_B.reshape(B, kv_heads, repeats * T, -1)
-    bias = tree.bias(repeats, q_B.dtype)
-    out_B = attend(q_B, k_B, v_B, attn_mask=bias, scale=scaling).reshape(B, heads, T, -1)
-    flat = torch.cat([x.transpose(1, 2).reshape(-1, heads, x.shape[-1]) for x in (out_P, out_B)])
+    outputs = []
+    if tree.stage == "completions":
+        k_P, v_P = tree.prompt_memory[module]
+    else:
+        # right padding needs no mask of its own: a causal query never looks past itself
+        q_P, k_P, v_P = (split(x, tree.prompt_PS) for x in (q_NHD, k_NHD, v_NHD))
+        outputs.append(attend(q_P, _repeat(k_P, repeats), _repeat(v_P, repeats), is_causal=True, scale=scaling))
+    if tree.stage == "prompts":
+        tree.prompt_memory[module] = (k_P, v_P)
+    else:
+        q_B, k_B, v_B = (split(x, tree.completion_BT) for x in (q_NHD, k_NHD, v_NHD))
+        k_B, v_B = (torch.cat([x_P.index_select(0, tree.parent_B), x_B], dim=2) for x_P, x_B in ((k_P, k_B), (v_P, v_B)))
+        if repeats > 1:
+            q_B = q_B.reshape(B, kv_heads, repeats * T, -1)
+        bias = tree.bias(repeats, q_B.dtype)
+        outputs.append(attend(q_B, k_B, v_B, attn_mask=bias, scale=scaling).reshape(B, heads, T, -1))
+    flat = torch.cat([x.transpose(1, 2).reshape(-1, heads, x.shape[-1]) for x in outputs])
     return flat.index_select(0, tree.unpad_N)
 
 

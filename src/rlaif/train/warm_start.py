@@ -61,7 +61,11 @@ def warm_start(
         total = Denominators(size, sum(len(pairs[i][1]) for i in chosen))
         loss_sum = 0.0
         micros = action_logps(
-            policy, [pairs[i][0] for i in chosen], [[pairs[i][1]] for i in chosen], temperature=1.0, micro_batch_tokens=config.micro_batch_tokens
+            policy,
+            [pairs[i][0] for i in chosen],
+            [[pairs[i][1]] for i in chosen],
+            micro_batch_tokens=config.micro_batch_tokens,
+            prompt_gradient=config.sft_prompt_gradient,
         )
         for micro in micros:
             logp_1M = micro.logp_M[None]
