@@ -230,6 +230,7 @@ def test_ctrl_c_that_the_system_gives_to_another_thread_is_heard(tmp_path: Path)
     chat.expect("task> ")
     chat.sendline("still here")
     chat.expect("got still here")
+    chat.expect("task> ")  # before that the terminal is not readline's, and Ctrl-D not a key
     chat.sendeof()
     chat.expect(pexpect.EOF)
     chat.close()
