@@ -19,7 +19,7 @@ from fault_server import GOOD, FaultServer
 from rlaif.config import JudgeConfig
 from rlaif.errors import JudgeUnavailable, UsageError
 from rlaif.judge import Judge, JudgeItem, load_constitution
-from rlaif.judge.api import ApiJudge
+from rlaif.judge.api import ApiJudge, AskFailed
 from rlaif.types import Problem, TestCase
 
 ADD = Problem("add", "Add two numbers a and b.", (TestCase("graded", "add(1, 2)", "3"),), entry_point="add", signature="def add(a, b):")
@@ -232,6 +232,52 @@ def test_throughput_with_64_in_flight(serve: Callable) -> None:
     assert all(report.score == 0.9 for report in reports)
     assert server.most_in_flight >= 48
     assert seconds < 12  # one after the other they take 256
+
+
+# Free text, for pairs and revisions ---------------------------------------------------------------------------------------------------
+
+
+def question(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+OF_ANY_ANSWER = list(FAULTS)[: list(FAULTS).index("no content") + 1]
+"""The faults that are not about what a judgement says."""
+
+
+@pytest.mark.parametrize("fault", OF_ANY_ANSWER, ids=lambda name: name.replace(" ", "-"))
+def test_no_fault_becomes_a_text(serve: Callable, fault: str) -> None:
+    server = serve(lambda number, body: FAULTS[fault] if "bad" in body["messages"][0]["content"] else {"content": "fine"})
+    api = judge(server, timeout_s=0.5 if fault == "timeout" else 5.0)
+    failed, text = api.ask([question("bad"), question("good")], max_tokens=30)
+    assert isinstance(failed, AskFailed) and failed.why and text == "fine"
+    assert len(list(api.cache._db.execute("SELECT * FROM answers"))) == 1
+
+
+def test_a_filtered_text_is_none(serve: Callable) -> None:
+    answer = judge(serve(lambda number, body: {"finish": "content_filter"})).ask([question("?")], max_tokens=30)[0]
+    assert isinstance(answer, AskFailed) and "filter" in answer.why
+
+
+def test_texts_come_in_order_and_are_paid_once(serve: Callable, tmp_path: Path) -> None:
+    server = serve(lambda number, body: {"content": body["messages"][0]["content"].upper(), "delay": 0.3 if number == 0 else 0.0})
+    questions = [question(text) for text in ("a", "b", "c", "d")]
+    api = judge(server, cache=tmp_path / "c.sqlite", concurrency=4)
+    assert api.ask(questions, max_tokens=30) == ["A", "B", "C", "D"]
+    api.close()
+    again = judge(server, cache=tmp_path / "c.sqlite", concurrency=4)
+    assert again.ask([*questions, question("e")], max_tokens=30) == ["A", "B", "C", "D", "E"] and len(server.requests) == 5
+    again.ask(questions[:1], max_tokens=31)
+    assert len(server.requests) == 6, "another limit is another question"
+
+
+def test_the_token_cap_holds_for_texts_too(serve: Callable) -> None:
+    server = serve(lambda number, body: {"content": "fine"})
+    api = judge(server, concurrency=8, max_tokens_total=1000)
+    answers = api.ask([question(f"number {number} " + "and more " * 20) for number in range(40)], max_tokens=30)
+    failed = [answer for answer in answers if isinstance(answer, AskFailed)]
+    assert failed and all("udget" in answer.why for answer in failed)
+    assert len(server.requests) == 40 - len(failed) and api.budget.spent.tokens <= 1000
 
 
 def test_no_server_and_no_key_are_said_so(monkeypatch: pytest.MonkeyPatch) -> None:

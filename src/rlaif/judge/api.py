@@ -165,6 +165,8 @@ class ApiJudge:
             self._settle("failed", None)
         if isinstance(content, Refusal):
             return AskFailed(f"{content.kind}: {content.why}")
+        if not content.strip():
+            return AskFailed("an empty answer")
         self.cache.put(key, {"text": content})
         return content
 
