@@ -165,7 +165,9 @@ class TrainConfig(Settings):
     curriculum: bool = True
     """Prefer problems whose outcome is uncertain for the current policy."""
     eval_samples: int = Field(4, ge=1)
-    """Samples per problem at evaluation, at --temperature: what RL trains is the distribution, and samples show it. 1: greedy."""
+    """Samples per problem at evaluation: what RL trains is the distribution, and samples show it. 1: greedy."""
+    eval_temperature: float | None = Field(None, gt=0)
+    """Temperature of those samples; default: --temperature."""
     eval_every: int = Field(0, ge=0)
     """Evaluate held-out problems every this many episodes (0: before and after only)."""
     save_every: int = Field(5, ge=1)

@@ -107,11 +107,12 @@ def test_the_latest_run_is_evaluated_as_it_evaluates_itself(problem_file: Path, 
     _finished_run(Path("runs/old"), with_model, problems="builtin", max_new_tokens=1)
     os.utime(Path("runs/old/status.json"), (1, 1))
     os.utime(Path("runs/old/config.json"), (1, 1))
-    _finished_run(Path("runs/new"), with_model, problems="two.jsonl", max_new_tokens=40, eval_limit=1)
+    _finished_run(Path("runs/new"), with_model, problems="two.jsonl", max_new_tokens=40, eval_limit=1, eval_samples=2, temperature=1.0, eval_temperature=0.4)
     done = rlaif("evaluate", "--json", "--baseline", "base")
     assert done.code == 0, done.err
     (result,) = done.rows
     assert (result["model"], result["protocol"]["problems"], result["protocol"]["max_new_tokens"]) == ("runs/new", "two.jsonl", 40)
+    assert (result["protocol"]["samples"], result["protocol"]["temperature"]) == (2, 0.4)
     assert [row["id"] for row in result["rows"]] == ["mine/add"]
     assert result["baseline"]["model"] == "smollm2-135m"
     (own,) = rlaif("evaluate", "--json", "--limit", "2", "--max_new_tokens", "1").rows  # flags win over the run

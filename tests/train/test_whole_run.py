@@ -44,13 +44,14 @@ def test_drift_is_zero_at_first_and_the_kl_afterwards(tiny_llama: Path, tmp_path
 
 
 def test_a_run_logs_its_distance_its_costs_and_its_compute_type(tiny_llama: Path, problem_file: Path, tmp_path: Path):
-    rows = whole_run(tiny_llama, problem_file, tmp_path / "run", eval_every=1)
+    rows = whole_run(tiny_llama, problem_file, tmp_path / "run", eval_every=1, eval_samples=2, temperature=1.0, eval_temperature=0.4)
     assert [row["approx_kl"] for row in rows if "approx_kl" in row] == [0.0] * len(rows), "one step a batch: of no use as a distance"
     assert all(row["start_kl"] > 0 for row in rows if row["steps"])
     assert all(row["eval_s"] > 0 and row["save_s"] > 0 for row in rows)
     run = RunDir.open(tmp_path / "run")
     assert run.read_json("end.json")["eval_s"] > 0 and run.read_config()["dtype"] == "float32"
     assert run.read_json("overlap.json")["dropped"] == 0
+    assert {(found["protocol"]["samples"], found["protocol"]["temperature"]) for found in run.evaluations().values()} == {(2, 0.4)}
 
 
 @pytest.mark.parametrize("asked", [{}, {"dtype": "auto"}])

@@ -131,7 +131,7 @@ def like_the_run(parsed: Parsed[EvaluateConfig], run_config: dict[str, Any]) -> 
         "limit": run_config.get("eval_limit"),
         "max_new_tokens": run_config.get("max_new_tokens"),
         "samples": run_config.get("eval_samples"),
-        "temperature": run_config.get("temperature"),
+        "temperature": run_config.get("eval_temperature") or run_config.get("temperature"),
         "seed": run_config.get("seed"),
     }
     if "problems" in parsed.given:

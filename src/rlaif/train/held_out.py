@@ -27,7 +27,7 @@ def evaluate_held_out(
         problems=config.eval_problems or config.problems,
         samples=config.eval_samples,
         max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
+        temperature=config.eval_temperature or config.temperature,
         seed=config.seed,
         sandbox=config.sandbox,
     )
