@@ -22,18 +22,19 @@ from rlaif.problems.dedupe import overlap_report
 from rlaif.problems.split import stable_hash
 from rlaif.runs import Console
 from rlaif.train import loop
-from rlaif.train.setup import ProblemSets
+from rlaif.train.setup import Hooks, ProblemSets, divided
 
 HELD_OUT = 110
 
 
-def tuning_sets(*_: Any) -> ProblemSets:
+def tuning_sets(config: TrainConfig, hooks: Hooks) -> ProblemSets:
     """Training problems without those set apart for tuning, and those."""
     train = load_problems("builtin/intro", split="train")
     apart = {problem.id for problem in sorted(train, key=lambda problem: stable_hash("tune" + problem.id))[:HELD_OUT]}
     held_out = load_problems("builtin/intro", split="validation") + [problem for problem in train if problem.id in apart]
     rest = [problem for problem in train if problem.id not in apart]
-    return ProblemSets(rest, held_out, overlap_report(rest, held_out))
+    taught, practised = divided(rest, config.sft_share)
+    return ProblemSets(practised, held_out, overlap_report(rest, held_out), taught=taught)
 
 
 def setting(text: str) -> tuple[str, Any]:

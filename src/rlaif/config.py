@@ -150,6 +150,9 @@ class TrainConfig(Settings):
     sft_learning_rate: float = Field(2e-5, gt=0)
     sft_batch_size: int = Field(16, ge=1)
     """Reference solutions in one step of the warm start."""
+    sft_share: float = Field(1.0, gt=0, le=1)
+    """Share of the training problems that the warm start learns from. Below 1, RL practises on the others: where the policy was told the answer,
+    its samples are all alike and there is nothing to reinforce."""
     sft_prompt_gradient: bool = False
     """Let the warm start's gradient flow back through the prompts' tokens too, most of its time where solutions are short."""
     lora_rank: int = Field(0, ge=0)

@@ -107,7 +107,9 @@ def test_the_latest_run_is_evaluated_as_it_evaluates_itself(problem_file: Path, 
     _finished_run(Path("runs/old"), with_model, problems="builtin", max_new_tokens=1)
     os.utime(Path("runs/old/status.json"), (1, 1))
     os.utime(Path("runs/old/config.json"), (1, 1))
-    _finished_run(Path("runs/new"), with_model, problems="two.jsonl", max_new_tokens=40, eval_limit=1, eval_samples=2, temperature=1.0, eval_temperature=0.4)
+    _finished_run(
+        Path("runs/new"), with_model, problems="two.jsonl", max_new_tokens=40, eval_limit=1, eval_samples=2, temperature=1.0, eval_temperature=0.4
+    )
     done = rlaif("evaluate", "--json", "--baseline", "base")
     assert done.code == 0, done.err
     (result,) = done.rows

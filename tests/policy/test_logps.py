@@ -74,7 +74,9 @@ def test_without_the_prompts_gradient(load, kind, checkpointing):
     policy = load(kind, gradient_checkpointing=checkpointing)
     prompts, completions = [ids for ids in prompts_of(policy) if len(ids) > 1], random_completions(policy, SHAPE[:2])
     batches = list(action_logps(policy, prompts, completions, prompt_gradient=False))
-    found = {key: value for batch in batches for key, value in zip(zip(batch.row_M.tolist(), batch.time_M.tolist()), batch.logp_M.tolist(), strict=True)}
+    found = {}
+    for batch in batches:
+        found |= dict(zip(zip(batch.row_M.tolist(), batch.time_M.tolist(), strict=True), batch.logp_M.tolist(), strict=True))
     assert found == pytest.approx(expected(policy, prompts, completions), abs=2e-5)
     sum((batch.logp_M * (1 + batch.time_M)).sum() for batch in batches).backward()
     gradients = {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}

@@ -25,6 +25,8 @@ SHARPNESS = 2.0
 UNSEEN_BONUS = 1.5
 MEASURED_WEIGHT = 16.0
 """How many outcomes a measured pass rate counts for before anything was tried."""
+OUTDATED_WEIGHT = 2.0
+"""The same where it was measured before the policy was taught something else: which problems are easier is still known, how easy they are not."""
 GUESSED_RATE = {"medium": 0.0, "hard": 0.0}
 """Where easy problems were measured and these were not: a model that passes few easy ones is first taken to pass none of these."""
 STATE_VERSION = 1
@@ -33,10 +35,19 @@ STATE_VERSION = 1
 class Curriculum:
     """Draws problems without repetition within a draw; `update` tells it how they went."""
 
-    def __init__(self, problems: Sequence[Problem], seed: int, *, uniform: bool = False, measured: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        seed: int,
+        *,
+        uniform: bool = False,
+        measured: Mapping[str, float] | None = None,
+        measured_weight: float = MEASURED_WEIGHT,
+    ) -> None:
         """problems: what to draw from, at least one. uniform: draw all alike (each once an epoch), for a control or `--no-curriculum`.
 
-        measured: pass rates in [0, 1] that a model of this size was seen to have, by problem id: where to start looking.
+        measured: pass rates in [0, 1] that a model of this size was seen to have, by problem id: where to start looking. measured_weight: how
+        many outcomes each counts for.
         """
         if not problems:
             raise ValueError("a curriculum needs at least one problem")
@@ -50,7 +61,7 @@ class Curriculum:
         for i, problem in enumerate(self.problems):
             rate = measured.get(problem.id, GUESSED_RATE.get(problem.difficulty)) if measured else None
             if rate is not None and problem.source != "user":
-                self.passed[i], self.failed[i] = MEASURED_WEIGHT * rate, MEASURED_WEIGHT * (1 - rate)
+                self.passed[i], self.failed[i] = measured_weight * rate, measured_weight * (1 - rate)
                 self.known[i] = True
         self.times_drawn = np.zeros(count, dtype=np.int64)
         self.tries, self.successes = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)

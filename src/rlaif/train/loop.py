@@ -20,7 +20,6 @@ from rlaif.errors import Interrupted, RunFailed, UsageError
 from rlaif.evals import Comparison, EvalResult, compare
 from rlaif.judge.probes import Probes
 from rlaif.policy.model import Policy
-from rlaif.problems import measured_pass_rates
 from rlaif.problems.curriculum import Curriculum
 from rlaif.rewards.engine import RewardEngine
 from rlaif.runs import Console, RunDir, open_tracker
@@ -38,7 +37,7 @@ from rlaif.train.memory import give_back_memory, peak_memory_bytes
 from rlaif.train.monitor import Monitor
 from rlaif.train.resume import resumed_config
 from rlaif.train.rollout import Batch, collect
-from rlaif.train.setup import Hooks, ProblemSets, build_engine, build_judge, build_policy, choose_problems
+from rlaif.train.setup import Hooks, ProblemSets, build_curriculum, build_engine, build_judge, build_policy, choose_problems
 from rlaif.train.update import build_optimizer, set_learning_rate, update
 from rlaif.train.warm_start import warm_start
 
@@ -280,7 +279,7 @@ def _start(config: TrainConfig, hooks: Hooks, console: Console, run: RunDir, san
             "sandbox": sandbox.grade,
             "judge": judge.name if judge else "none",
             "device": f"{policy.device}, {str(policy.compute_dtype).removeprefix('torch.')}",
-            "train on": f"{len(problems.train)} problems" + (f" ({len(problems.user)} of your own)" if problems.user else ""),
+            "train on": problems.in_words(),
             "held out": f"{len(problems.held_out)} problems",
         },
     )
@@ -295,7 +294,7 @@ def _start(config: TrainConfig, hooks: Hooks, console: Console, run: RunDir, san
         build_engine(config, sandbox, judge, hooks),
         problems,
         build_optimizer(policy, config),
-        Curriculum(problems.train, seed=config.seed, uniform=not config.curriculum, measured=measured_pass_rates()),
+        build_curriculum(problems.train, config),
         Monitor(seed=config.seed),
         FeedbackJournal(run.path / "journal.jsonl"),
         InterruptGuard(),
@@ -320,7 +319,7 @@ def _prepare(session: Session) -> int:
         session.console.message(f"Warm start: {config.sft_steps} supervised steps on reference solutions.")
         learnt = warm_start(
             session.policy,
-            session.problems.train,
+            session.problems.taught,
             config,
             session.generator,
             lambda step, loss: session.console.stage(f"warm start, loss {loss:.2f}", step, config.sft_steps),

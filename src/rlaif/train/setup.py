@@ -13,8 +13,10 @@ from rlaif.config import TrainConfig
 from rlaif.errors import UsageError
 from rlaif.judge import Judge, make_judge
 from rlaif.policy.model import Policy, load_policy
-from rlaif.problems import load_problems
+from rlaif.problems import load_problems, measured_pass_rates
+from rlaif.problems.curriculum import MEASURED_WEIGHT, OUTDATED_WEIGHT, Curriculum
 from rlaif.problems.dedupe import OverlapReport, overlap_report, without_overlap
+from rlaif.problems.split import stable_hash
 from rlaif.rewards.engine import RewardEngine
 from rlaif.sandbox import Sandbox
 from rlaif.types import Problem
@@ -43,15 +45,25 @@ class ProblemSets:
     """The problems of a run. `user` is the part of `train` that the learner wrote."""
 
     train: list[Problem]
+    """What reinforcement learning samples answers to."""
     held_out: list[Problem]
     overlap: OverlapReport
     """What training gives away of the held-out problems."""
     dropped: int = 0
     """Training problems left out for it (drop_overlap)."""
+    taught: Sequence[Problem] = ()
+    """What the warm start learns references of."""
 
     @property
     def user(self) -> list[Problem]:
         return [problem for problem in self.train if problem.source == "user"]
+
+    def in_words(self) -> str:
+        """What there is to train on, for people."""
+        own = f" ({len(self.user)} of your own)" if self.user else ""
+        if not self.taught or len(self.taught) == len(self.train):
+            return f"{len(self.train)} problems{own}"
+        return f"{len(self.taught)} problems by the warm start, {len(self.train)} others{own} by RL"
 
     def overlap_lines(self, config: TrainConfig) -> list[str]:
         """The overlap for people, where it says something: the sets are two, or they do overlap."""
@@ -73,13 +85,33 @@ def choose_problems(config: TrainConfig, hooks: Hooks) -> ProblemSets:
         train = [problem for problem in train if problem.tests_of("graded")]
     if not train:
         raise UsageError(f"No problems to train on in {config.problems}", "its train split is empty, or none has a test", "--problems builtin")
+    taught, train = divided(train, config.sft_share) if config.sft_steps else ([], train)
     if len(train) < config.batch_size:
         raise UsageError(
             f"--batch-size {config.batch_size} is more than the {len(train)} training problems of {config.problems}",
             "an episode takes each problem at most once",
             f"--batch-size {len(train)}",
         )
-    return ProblemSets(train, held_out, overlap, dropped)
+    return ProblemSets(train, held_out, overlap, dropped, taught)
+
+
+def divided(problems: list[Problem], share: float) -> tuple[list[Problem], list[Problem]]:
+    """(what the warm start learns, what RL practises on): all and all for a share of 1, else two parts by a hash of the ids.
+
+    What a user wrote is practised whatever the share, and taught only where all is.
+    """
+    if share == 1:
+        return problems, problems
+    own = [problem for problem in problems if problem.source == "user"]
+    others = sorted((problem for problem in problems if problem.source != "user"), key=lambda problem: stable_hash(f"warm start {problem.id}"))
+    count = round(share * len(others))
+    return others[:count], [*own, *others[count:]]
+
+
+def build_curriculum(problems: list[Problem], config: TrainConfig) -> Curriculum:
+    """The order of `problems`, from pass rates that were measured on the untrained default model."""
+    weight = OUTDATED_WEIGHT if config.sft_steps else MEASURED_WEIGHT
+    return Curriculum(problems, seed=config.seed, uniform=not config.curriculum, measured=measured_pass_rates(), measured_weight=weight)
 
 
 def build_policy(config: TrainConfig, *, value_head: bool) -> Policy:
