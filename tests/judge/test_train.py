@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,6 +117,21 @@ def test_the_shipped_adapter_shares_the_base_of_a_lora_policy(
         assert one.score == pytest.approx(other.score, abs=0.02)
     assert {name for name, parameter in policy.model.named_parameters() if parameter.requires_grad} == trainable
     assert policy.model.active_adapter == "default"
+
+
+def test_the_shipped_adapter_is_not_put_on_another_base(
+    trained: tuple[Path, dict, list[dict]], tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rlaif.judge import embedded
+
+    other = tmp_path / "adapter"
+    shutil.copytree(trained[0], other)
+    card = json.loads((other / "judge.json").read_text())
+    (other / "judge.json").write_text(json.dumps(card | {"base_fingerprint": "0" * 16}))
+    monkeypatch.setattr(embedded, "SHIPPED", other)
+    judge = make_judge(JudgeConfig(), secret=SECRET)
+    assert judge.name == "embedded (zero-shot base model, its adapter being for another base, uncalibrated)"
+    assert judge.score([JudgeItem(ITEMS[0].problem, ITEMS[0].code)])[0].score is not None
 
 
 def test_a_policy_whose_own_weights_are_trained_is_no_base_for_the_judge(

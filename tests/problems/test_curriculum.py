@@ -79,13 +79,14 @@ def test_follows_the_policy_as_it_learns() -> None:
 def test_user_problems_come_up_in_every_draw() -> None:
     curriculum = Curriculum(problems(100, own=3), 0)
     for _ in range(20):
-        assert {"p0", "p1", "p2"} <= {problem.id for problem in curriculum.draw(8)}
-    assert sum(curriculum.times_drawn[3:]) == 20 * 5
+        assert {"p0", "p1", "p2"} <= {problem.id for problem in curriculum.draw(12)}
+    assert sum(curriculum.times_drawn[3:]) == 20 * 9
     crowd = Curriculum(problems(30, own=10), 0)
-    drawn = Counter(problem.id for _ in range(10) for problem in crowd.draw(4))
-    assert sum(drawn[f"p{i}"] for i in range(10)) >= 20 and min(drawn[f"p{i}"] for i in range(10)) >= 2, (
-        "more of them than half the places take turns"
-    )
+    for size, own in ((4, 1), (8, 2), (2, 1)):
+        drawn = [problem.source for problem in crowd.draw(size)]
+        assert drawn.count("user") == own, "a quarter of the places, and one at least"
+    turns = Curriculum(problems(30, own=10), 0)
+    assert set(Counter(problem.id for _ in range(20) for problem in turns.draw(4) if problem.source == "user").values()) == {2}, "they take turns"
     own_only = Curriculum(problems(10, own=10), 0)
     own_only.update("p0", 4, 8)
     assert own_only.draw(4), "a set of nothing but user problems is an ordinary one"

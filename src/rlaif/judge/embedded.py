@@ -27,15 +27,17 @@ ADAPTER_NAME = "judge"
 
 
 def load_embedded_judge(config: JudgeConfig, constitution: Constitution, *, policy: Any = None, secret: bytes | None = None) -> LocalJudge:
-    """The default judge. Without a shipped adapter it is the zero-shot base model, uncalibrated, and its name says so."""
+    """The default judge. Without a shipped adapter for these very base weights it is the zero-shot base model, uncalibrated, and its name says so."""
     adapter = SHIPPED if (SHIPPED / "adapter_config.json").is_file() else None
-    if adapter is None:
-        model = policy if policy is not None and _is_lora_on(policy, BASE_MODEL) else _load(BASE_MODEL, None)
-        return _judge("embedded (zero-shot base model, uncalibrated)", model, None, config, constitution, secret)
-    base = base_of(adapter)
-    if policy is not None and _is_lora_on(policy, base) and fingerprint(policy.base) == _card(adapter).get("base_fingerprint"):
-        return _judge("embedded", policy, adapter, config, constitution, secret)
-    return _judge("embedded", _load(base, adapter), adapter, config, constitution, secret)
+    base = base_of(adapter) if adapter else BASE_MODEL
+    shared = policy is not None and _is_lora_on(policy, base)
+    model = policy if shared else _load(base, None)
+    if adapter is None or fingerprint(model.base) != _card(adapter).get("base_fingerprint"):
+        why = "" if adapter is None else ", its adapter being for another base"
+        return _judge(f"embedded (zero-shot base model{why}, uncalibrated)", model, None, config, constitution, secret)
+    if not shared:
+        _add_adapter(model, adapter)
+    return _judge("embedded", model, adapter, config, constitution, secret)
 
 
 def load_local_judge(config: JudgeConfig, constitution: Constitution, *, secret: bytes | None = None) -> LocalJudge:
@@ -90,11 +92,16 @@ def _load(name: str, adapter: Path | None) -> Policy:
         raise JudgeUnavailable(f"{name} cannot judge", "the local judge needs a causal language model", "another --judge.model")
     policy.model.to(policy.compute_dtype)
     if adapter is not None:
-        from peft import PeftModel
-
-        policy.model = PeftModel.from_pretrained(policy.model, str(adapter), adapter_name=ADAPTER_NAME).to(policy.compute_dtype)
-        policy.model.eval().requires_grad_(False)
+        _add_adapter(policy, adapter)
     return policy
+
+
+def _add_adapter(policy: Policy, adapter: Path) -> None:
+    """Put a judge's adapter on a frozen policy."""
+    from peft import PeftModel
+
+    policy.model = PeftModel.from_pretrained(policy.model, str(adapter), adapter_name=ADAPTER_NAME).to(policy.compute_dtype)
+    policy.model.eval().requires_grad_(False)
 
 
 def _judge(

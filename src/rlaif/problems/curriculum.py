@@ -71,8 +71,8 @@ class Curriculum:
     def draw(self, n: int) -> list[Problem]:
         """n problems, all different unless n is more than there are (then every problem comes up before any comes up again).
 
-        The user's own problems (`source == "user"`) come up in every draw, in up to half of its places, those drawn least first: someone
-        who adds three problems to five hundred must feel them.
+        The user's own problems (`source == "user"`) come up in every draw, in up to a quarter of its places (one at least), those drawn least
+        first: someone who adds three problems to five hundred must feel them, and an update is not to be about two problems again and again.
         """
         if n < 1:
             raise ValueError(f"cannot draw {n} problems")
@@ -84,8 +84,10 @@ class Curriculum:
 
     def _draw_once(self, n: int) -> list[int]:
         own = np.flatnonzero(self.user) if not self.user.all() else np.array([], dtype=int)
-        own = self._least_drawn(own, max(1, n // 2))
-        rest = np.flatnonzero(~np.isin(np.arange(len(self.problems)), own))
+        own = self._least_drawn(own, max(1, n // 4))
+        rest = np.flatnonzero(~self.user)
+        if len(rest) < n - len(own):
+            rest = np.flatnonzero(~np.isin(np.arange(len(self.problems)), own))
         if self.uniform:
             others = self._least_drawn(rest, n - len(own))
         else:

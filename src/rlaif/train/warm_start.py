@@ -51,6 +51,8 @@ def warm_start(
         parameters, lr=config.sft_learning_rate, weight_decay=config.weight_decay, fused=policy.device.type in ("cpu", "cuda")
     )
     size = min(len(pairs), config.sft_batch_size)
+    # prompts, nine tenths of what is read, leave nothing for the backward pass: four times the tokens take no more memory than RL's update does
+    micro_batch_tokens = config.micro_batch_tokens * (1 if config.sft_prompt_gradient else 4)
     order: list[int] = []
     for step in range(config.sft_steps):
         for group in optimizer.param_groups:  # linear decay to zero: the last steps must not leave noise for RL to start from
@@ -64,7 +66,7 @@ def warm_start(
             policy,
             [pairs[i][0] for i in chosen],
             [[pairs[i][1]] for i in chosen],
-            micro_batch_tokens=config.micro_batch_tokens,
+            micro_batch_tokens=micro_batch_tokens,
             prompt_gradient=config.sft_prompt_gradient,
         )
         for micro in micros:
