@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from rlaif.config import SandboxConfig
 from rlaif.errors import SandboxUnavailable
 from rlaif.sandbox import Job, Sandbox
 from rlaif.sandbox import box as box_module
+from rlaif.sandbox.inside import protocol
+from rlaif.sandbox.inside.peer import Gone, Peer, Tampering
 from rlaif.sandbox.zygotes import Zygote
 from rlaif.types import Problem, TestCase
 
@@ -117,6 +120,19 @@ def test_frames_out_of_turn_are_tampering(box: Sandbox, name: str, lowered: bool
     one = ONE if lowered else problem("x = f(1)\nassert x == 2\nx = f(2)\nassert x == 3", "assert [f(5)] == [6]")
     report = box.run(one, FRAMES + LIES[name])
     assert (report.outcome, report.failure, report.passed) == ("policy_failure", "tampering", 0), report
+
+
+@pytest.mark.parametrize(("last_words", "end"), [([], Gone), ([protocol.pack(0, protocol.BYE, {})], Tampering), ([b"\x01"], Gone)])
+def test_a_solution_that_hung_up_is_gone_unless_it_had_spoken_unasked(last_words: list[bytes], end: type[BaseException]) -> None:
+    """The test child asks a solution that has ended already: how soon it ended must not decide what it is called."""
+    ours, its = socket.socketpair()
+    for words in last_words:
+        its.sendall(words)
+    its.close()
+    peer = Peer(ours.detach(), False)
+    with pytest.raises(end):
+        peer.ask({"op": "call"})
+    os.close(peer.channel.fd)
 
 
 def test_question_numbers_cannot_be_foreseen(box: Sandbox) -> None:

@@ -49,8 +49,10 @@ class Peer:
                 if kind == ANSWER:
                     break
                 self.channel.send(number, RETURN, self._serve(reply))
-        except (Broken, OSError) as error:
+        except Broken as error:
             raise Gone(str(error)) from None
+        except OSError as error:
+            raise self._why_it_ended(error) from None
         except (ValueError, RecursionError) as error:
             raise Tampering(f"a malformed frame: {error}") from None
         if "e" in reply:
@@ -64,6 +66,14 @@ class Peer:
         if built and type(value) is Remote:
             object.__setattr__(value, "_built", True)
         return value
+
+    def _why_it_ended(self, error: OSError) -> Gone | Tampering:
+        """S hung up before it was asked: what it said unasked tells one that lied from one that died. Its end is shut, so nothing waits."""
+        try:
+            self.channel.recv()
+        except (Broken, OSError, ValueError, RecursionError):
+            return Gone(str(error))
+        return Tampering("a frame that nobody asked for")
 
     def _tree(self, value: Any) -> Any:
         if type(value) is Remote:
