@@ -66,7 +66,8 @@ class NaiveMix(RewardEngine):
 
 def run_rl(name: str, config: TrainConfig, known: dict[str, Any]) -> None:
     """One RL rung through the real loop. known: the evaluation of the weights it starts from; the same weights, prompts and seed answer the same."""
-    build, evaluate = loop.build_engine, loop.Session.evaluate
+    build, curriculum, evaluate = loop.build_engine, loop.build_curriculum, loop.Session.evaluate
+    taught = config.model_copy(update={"sft_steps": 1})  # the weights have had their warm start, though not in this run
 
     def once(session: loop.Session, when: str) -> EvalResult:
         if when != "before":
@@ -75,12 +76,13 @@ def run_rl(name: str, config: TrainConfig, known: dict[str, Any]) -> None:
         return EvalResult.from_dict(known)
 
     loop.Session.evaluate = once
+    loop.build_curriculum = lambda problems, config: curriculum(problems, taught)
     if name == "naive":
         loop.build_engine = lambda config, sandbox, judge, hooks: NaiveMix(sandbox, judge, "hybrid")
     try:
         loop.train(config, console=Console(live=False))
     finally:
-        loop.build_engine, loop.Session.evaluate = build, evaluate
+        loop.build_engine, loop.build_curriculum, loop.Session.evaluate = build, curriculum, evaluate
 
 
 def supervised(config: TrainConfig, folder: Path, train: list[Problem]) -> Policy:
@@ -165,6 +167,22 @@ def with_trl(config: TrainConfig, folder: Path, train: list[Problem]) -> Policy:
     return load_policy(str(folder / "trl_model"), device=config.device, dtype=config.dtype, trainable=False)
 
 
+def climb(name: str, config: TrainConfig, warm_model: Path, known: dict[str, Any]) -> None:
+    """Run one rung. known: the first rung's evaluations."""
+    after_warm = config.model_copy(update={"model": str(warm_model), "sft_steps": 0})
+    match name:
+        case "warm":
+            outside_rl(config, supervised)
+        case "sft":
+            answers = config.episodes * config.batch_size * config.group_size
+            steps = config.sft_steps + answers // config.sft_batch_size
+            outside_rl(config.model_copy(update={"sft_steps": steps}), supervised, known["before"])
+        case "trl":
+            outside_rl(after_warm, with_trl, known["after"])
+        case _:
+            run_rl(name, after_warm, known["after"])
+
+
 def row(name: str, folder: Path, base: EvalResult, warm: EvalResult) -> dict[str, Any]:
     """A finished rung's numbers: its lift over the untrained base, and over the warm start."""
     after = EvalResult.from_dict(RunDir.open(folder).evaluations()["after"])
@@ -200,30 +218,18 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     recipe = tomllib.loads((Path(__file__).parents[1] / "recipes/default.toml").read_text(encoding="utf-8"))
     shared = {"overwrite": True, "seed": arguments.seed, "episodes": arguments.episodes, "eval_limit": arguments.eval_limit}
-    warm_folder = arguments.out / f"warm-{arguments.seed}"
+    warm_model = arguments.out / f"warm-{arguments.seed}" / "model"
+    known: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     for name in ("warm", *arguments.rungs.split(",")):
-        folder = arguments.out / f"{name}-{arguments.seed}"
-        config = TrainConfig.model_validate(recipe | shared | {"output_dir": folder} | RUNGS[name])
-        warm_steps, answers = config.sft_steps, config.episodes * config.batch_size * config.group_size
-        known = RunDir.open(warm_folder).evaluations() if name != "warm" else {}
-        status = folder / "status.json"
+        config = TrainConfig.model_validate(recipe | shared | {"output_dir": arguments.out / f"{name}-{arguments.seed}"} | RUNGS[name])
+        status = config.output_dir / "status.json"
         if not status.exists() or json.loads(status.read_text(encoding="utf-8"))["state"] != "done":
             start = time.perf_counter()
-            after_warm = config.model_copy(update={"model": str(warm_folder / "model"), "sft_steps": 0})
-            match name:
-                case "warm":
-                    outside_rl(config, supervised)
-                case "sft":
-                    steps = warm_steps + answers // config.sft_batch_size
-                    outside_rl(config.model_copy(update={"sft_steps": steps}), supervised, known["before"])
-                case "trl":
-                    outside_rl(after_warm, with_trl, known["after"])
-                case _:
-                    run_rl(name, after_warm, known["after"])
+            climb(name, config, warm_model, known)
             print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
-        known = RunDir.open(warm_folder).evaluations()
-        rows.append(row(name, folder, EvalResult.from_dict(known["before"]), EvalResult.from_dict(known["after"])))
+        known = known or RunDir.open(config.output_dir).evaluations()  # the first rung's: of the base, and of what the others start from
+        rows.append(row(name, config.output_dir, EvalResult.from_dict(known["before"]), EvalResult.from_dict(known["after"])))
         (arguments.out / "ladder.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         (arguments.out / "ladder.md").write_text(table(rows), encoding="utf-8")
     print(table(rows))

@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from rlaif.config import TrainConfig
 from rlaif.problems import load_problems
 from rlaif.runs import RunDir
-from rlaif.train import loop
+from rlaif.train import loop, warm_start
 from rlaif.train.setup import Hooks, build_curriculum, choose_problems
 from rlaif.types import Problem, TestCase
+from tests.train.conftest import tiny_config, tiny_policy
 from tests.train.test_whole_run import whole_run
 
 MINE = Problem("mine", "Add one to n.", (TestCase("graded", "up(1)", "2"),), "up", reference="def up(n):\n    return n + 1\n", source="user")
@@ -30,6 +32,8 @@ def test_a_share_is_taught_and_the_others_are_practised():
     assert len(taught) == round(0.6 * len(everything)) and "mine" in practised
     assert ids(choose_problems(TrainConfig(sft_steps=4, sft_share=0.6, seed=5), Hooks()).taught) == ids(sets.taught), "a resumed run needs the same"
     assert sets.in_words().startswith(f"{len(taught)} problems by the warm start, {len(practised)} others (1 of your own)")
+    even = choose_problems(TrainConfig(sft_steps=4, sft_share=0.5), Hooks())
+    assert len(even.taught) == len(even.train) and "by the warm start" in even.in_words(), "halves are not all and all"
     other = set(ids(choose_problems(TrainConfig(sft_steps=4, sft_share=0.3), Hooks()).taught))
     assert other < taught, "a smaller share is a part of a larger one"
 
@@ -55,8 +59,8 @@ def test_a_run_teaches_one_part_and_samples_the_other(tiny_llama: Path, tmp_path
     path = tmp_path / "six.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     taught: list[str] = []
-    warm_start = loop.warm_start
-    monkeypatch.setattr(loop, "warm_start", lambda policy, problems, *rest: taught.extend(ids(problems)) or warm_start(policy, problems, *rest))
+    teach = loop.warm_start
+    monkeypatch.setattr(loop, "warm_start", lambda policy, problems, *rest: taught.extend(ids(problems)) or teach(policy, problems, *rest))
     whole_run(tiny_llama, path, tmp_path / "run", sft_steps=1, sft_share=0.5, episodes=3, eval_samples=1)
     practised = {row["problem_id"] for row in RunDir.open(tmp_path / "run").iter_rollouts()}
     assert len(taught) == 3 and len(practised) == 3 and not set(taught) & practised
@@ -66,3 +70,19 @@ def test_pass_rates_of_the_untrained_model_count_for_less_after_a_warm_start():
     problems = load_problems("builtin/intro", split="train")
     fresh, warm = (build_curriculum(problems, TrainConfig(sft_steps=steps)).weights() for steps in (0, 4))
     assert fresh.min() < warm.min() and fresh.max() / fresh.min() > 2 * warm.max() / warm.min()
+
+
+def test_longer_micro_batches_only_where_prompts_leave_no_graph(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch):
+    problems = load_problems("builtin/intro", split="train")[:3]
+    asked: list[int] = []
+    compute = warm_start.action_logps
+    monkeypatch.setattr(warm_start, "action_logps", lambda *args, **options: asked.append(options["micro_batch_tokens"]) or compute(*args, **options))
+
+    def tokens(**changes) -> int:
+        config = tiny_config(sft_steps=1, micro_batch_tokens=64, max_new_tokens=64, **changes)
+        warm_start.warm_start(tiny_policy(tiny_llama), problems, config, torch.Generator().manual_seed(0), lambda step, loss: None)
+        return asked[-1]
+
+    assert 64 < tokens() <= 4 * 64 and tokens(sft_prompt_gradient=True) == 64
+    monkeypatch.setattr(warm_start, "FLAT_MODELS", frozenset())  # attention that cannot be replaced keeps the prompts' graph
+    assert tokens() == 64

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rlaif.policy.head import token_logps
 from rlaif.policy.model import Policy
-from rlaif.policy.packing import Group, Member, TreePlan, pack, pad, plan
+from rlaif.policy.packing import Group, Member, Packed, TreePlan, pack, pad, plan
 from rlaif.policy.tree_attention import FLAT_MODELS, no_mask
 
 
@@ -113,18 +113,24 @@ def hidden_states(policy: Policy, groups: list[Group], prompt_gradient: bool = T
             if not prompt_gradient and all(len(group.prompt_ids) > 1 for group in groups):
                 return _after_prompts(policy, groups)
             packed = pack(groups, policy.first_position, policy.device)
-            output = policy.body(
-                input_ids=packed.input_ids_N[None],
-                attention_mask=no_mask(policy.device),
-                position_ids=packed.position_N[None],
-                use_cache=False,
-                tree=packed.tree,
-            )
-            return output.last_hidden_state[0][packed.source_M], packed.target_M, packed.row_M, packed.time_M
+            hidden_ND = _flat_hidden(policy, packed, slice(None), packed.tree)
+            return hidden_ND[packed.source_M], packed.target_M, packed.row_M, packed.time_M
         else:
             batch = pad(groups, policy.pad_token_id, policy.first_position, policy.device)
             output = policy.body(input_ids=batch.input_ids_BL, attention_mask=batch.mask_BL.long(), position_ids=batch.position_BL, use_cache=False)
         return output.last_hidden_state[batch.source_M], batch.target_M, batch.row_M, batch.time_M
+
+
+def _flat_hidden(policy: Policy, packed: Packed, part: slice, tree: TreePlan) -> Tensor:
+    """Last hidden states of a part of the flat row, [N, D]."""
+    output = policy.body(
+        input_ids=packed.input_ids_N[None, part],
+        attention_mask=no_mask(policy.device),
+        position_ids=packed.position_N[None, part],
+        use_cache=False,
+        tree=tree,
+    )
+    return output.last_hidden_state[0]
 
 
 def _after_prompts(policy: Policy, groups: list[Group]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -138,19 +144,9 @@ def _after_prompts(policy: Policy, groups: list[Group]) -> tuple[Tensor, Tensor,
     prompt_tokens = sum(len(group.prompt_ids) for group in moved)
     prompts, completions = packed.tree.in_two(prompt_tokens)
 
-    def body(part: slice, tree: TreePlan) -> Tensor:
-        output = policy.body(
-            input_ids=packed.input_ids_N[None, part],
-            attention_mask=no_mask(policy.device),
-            position_ids=packed.position_N[None, part],
-            use_cache=False,
-            tree=tree,
-        )
-        return output.last_hidden_state[0]
-
     with torch.no_grad():
-        body(slice(None, prompt_tokens), prompts)
-    hidden_ND = body(slice(prompt_tokens, None), completions)
+        _flat_hidden(policy, packed, slice(None, prompt_tokens), prompts)
+    hidden_ND = _flat_hidden(policy, packed, slice(prompt_tokens, None), completions)
     action_M = packed.time_M > 0  # the prompt's last token is no action
     source_M = packed.source_M[action_M] - prompt_tokens
     return hidden_ND[source_M], packed.target_M[action_M], packed.row_M[action_M], packed.time_M[action_M] - 1

@@ -44,7 +44,7 @@ def describe(config: TrainConfig, problems: ProblemSets, sandbox: Sandbox, conso
     prompt, call = policy_prompt(sample, weights), judge_call(sample, config, weights)
     facts |= as_facts(prompt, call, calls)
     console.message(f"Dry run of {config.episodes} episodes of {config.algo.upper()} with {config.model}: nothing is trained.")
-    console.message(f"  problems: {len(problems.train)} to train on, {len(problems.held_out)} held out")
+    console.message(f"  train on: {problems.in_words()}; {len(problems.held_out)} held out")
     for line in problems.overlap_lines(config):
         console.message(f"            {line}")
     console.message(f"  samples:  {samples} ({config.episodes} episodes × {config.batch_size} problems × {config.group_size} answers)")

@@ -61,7 +61,7 @@ class ProblemSets:
     def in_words(self) -> str:
         """What there is to train on, for people."""
         own = f" ({len(self.user)} of your own)" if self.user else ""
-        if not self.taught or len(self.taught) == len(self.train):
+        if not self.taught or list(self.taught) == self.train:
             return f"{len(self.train)} problems{own}"
         return f"{len(self.taught)} problems by the warm start, {len(self.train)} others{own} by RL"
 

@@ -14,6 +14,7 @@ from rlaif.algos.losses import Denominators, reinforce, token_weight
 from rlaif.config import TrainConfig
 from rlaif.policy.logps import action_logps
 from rlaif.policy.model import Policy
+from rlaif.policy.tree_attention import FLAT_MODELS
 from rlaif.problems.prompting import FENCE_END, build_prompt, encode_prompt
 from rlaif.types import Problem
 
@@ -51,8 +52,11 @@ def warm_start(
         parameters, lr=config.sft_learning_rate, weight_decay=config.weight_decay, fused=policy.device.type in ("cpu", "cuda")
     )
     size = min(len(pairs), config.sft_batch_size)
-    # prompts, nine tenths of what is read, leave nothing for the backward pass: four times the tokens take no more memory than RL's update does
-    micro_batch_tokens = config.micro_batch_tokens * (1 if config.sft_prompt_gradient else 4)
+    micro_batch_tokens = config.micro_batch_tokens
+    if not config.sft_prompt_gradient and policy.config.model_type in FLAT_MODELS:
+        # only answers leave something for the backward pass: a micro-batch may be as much longer as prompts make it (within reason: all is read)
+        prompt_tokens, answer_tokens = (sum(map(len, ids)) for ids in zip(*pairs, strict=True))
+        micro_batch_tokens = int(micro_batch_tokens * min(4.0, 1 + prompt_tokens / answer_tokens))
     order: list[int] = []
     for step in range(config.sft_steps):
         for group in optimizer.param_groups:  # linear decay to zero: the last steps must not leave noise for RL to start from
