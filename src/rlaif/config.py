@@ -125,6 +125,9 @@ class TrainConfig(Settings):
     """PPO: the value head's own rate."""
     weight_decay: float = Field(0.0, ge=0)
     warmup_episodes: int = Field(0, ge=0)
+    """Episodes over which the learning rate rises from 0."""
+    learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    """linear: after the warm-up it falls to 0 at the last episode, so that the last, noisy steps leave little behind."""
     max_grad_norm: float = Field(1.0, gt=0)
     update_epochs: int = Field(1, ge=1)
     """Passes over one batch of completions."""

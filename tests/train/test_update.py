@@ -11,7 +11,7 @@ from rlaif.algos.recipes import recipe_for
 from rlaif.config import TrainConfig
 from rlaif.policy.model import Policy
 from rlaif.train.rollout import Batch
-from rlaif.train.update import build_optimizer, update
+from rlaif.train.update import build_optimizer, set_learning_rate, update
 from tests.train.conftest import made_up_batch, tiny_config, tiny_policy
 
 ALGOS = ["ppo", "grpo", "dr_grpo", "dapo", "rloo", "reinforce++", "gspo", "raft", "online_dpo"]
@@ -200,3 +200,23 @@ def test_an_infinite_gradient_makes_no_step(tiny_llama):
     batch.reward_PG[0, 0] = float("inf")
     _, moves = run_update(policy, batch, config_for("dr_grpo"))
     assert all(torch.isfinite(move).all() for move in moves.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [1.0, 1.0, 1.0, 1.0, 1.0]),
+        ({"warmup_episodes": 2}, [0.5, 1.0, 1.0, 1.0, 1.0]),
+        ({"learning_rate_schedule": "linear"}, [1.0, 0.8, 0.6, 0.4, 0.2]),
+        ({"learning_rate_schedule": "linear", "warmup_episodes": 1}, [1.0, 1.0, 0.75, 0.5, 0.25]),
+        ({"learning_rate_schedule": "linear", "warmup_episodes": 10}, [0.1, 0.2, 0.3, 0.4, 0.5]),
+    ],
+)
+def test_the_learning_rates_follow_the_schedule(tiny_llama, settings, expected):
+    config = tiny_config(algo="ppo", episodes=5, learning_rate=2e-5, value_learning_rate=1e-4, **settings)
+    optimizer = build_optimizer(tiny_policy(tiny_llama, value_head=True), config)
+    rates = []
+    for episode in range(1, 6):
+        set_learning_rate(optimizer, config, episode)
+        rates.append([group["lr"] for group in optimizer.param_groups])
+    assert rates == [[pytest.approx(2e-5 * scale), pytest.approx(1e-4 * scale)] for scale in expected]

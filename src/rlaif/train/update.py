@@ -61,8 +61,11 @@ def build_optimizer(policy: Policy, config: TrainConfig) -> torch.optim.Optimize
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, episode: int) -> None:
-    """Linear warm-up over `warmup_episodes`, then constant. `episode` counts from 1."""
-    scale = min(1.0, episode / config.warmup_episodes) if config.warmup_episodes else 1.0
+    """Linear warm-up over `warmup_episodes`, then constant, or linearly down to one step above 0. `episode` counts from 1."""
+    warmup = config.warmup_episodes
+    scale = min(1.0, episode / warmup) if warmup else 1.0
+    if config.learning_rate_schedule == "linear" and episode > warmup:
+        scale = (config.episodes - episode + 1) / (config.episodes - warmup)
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * scale
 
