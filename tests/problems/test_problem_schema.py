@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -112,6 +113,14 @@ def test_all_graded_for_code_that_exists_already() -> None:
     assert {test.role for test in problem.tests} == {"graded"}
 
 
+def test_nulls_of_a_table_are_as_good_as_absent() -> None:
+    columns = dict.fromkeys(("test_input", "tests", "test_list", "test", "difficulty", "split", "imported", "preamble", "topic", "reference"))
+    assert read({**columns, **SEED}) == read(SEED)
+    nulls = [{**test, "form": None} for test in OURS["tests"]]
+    assert read({**columns, "expected_output": None, **OURS, "tests": nulls}) == read(OURS)
+    assert read({**columns, **SEED, "expected_output": None}).tests[0].expected == "None", "a value may be null"
+
+
 def test_humaneval_layout() -> None:
     problem = read(HUMANEVAL)
     assert problem.preamble == "from typing import List\n\ndef helper(x):\n    return x\n"
@@ -194,6 +203,8 @@ NO_EXPECTED = {key: value for key, value in SEED.items() if key != "expected_out
         ({**OURS, "tests": [*OURS["tests"], {"input": "neg(1)", "expected": "-1"}]}, "tests", "some have none"),
         ({**OURS, "tests": [{**OURS["tests"][0], "role": "secret"}]}, "role", "not one of shown, graded, held_out"),
         ({**OURS, "tests": OURS["tests"][:1]}, "tests", "every test is shown"),
+        ({**OURS, "tests": [{"rol": "shown", "input": "neg(1)", "expected": "-1"}]}, "tests[0].rol", "did you mean 'role'"),
+        ({**OURS, "tests": [{"inptu": "neg(1)", "expected": "-1"}]}, "tests[0].inptu", "did you mean 'input'"),
         ({"prompt": "p", "tests": [{"input": "f(1)", "expected": 1}, {"input": "g(1)", "expected": 1}]}, "tests", "no function in common"),
         ({**OURS, "reference": "def neg(x: return"}, "reference", "not valid Python"),
         ({**OURS, "reference": "def other(x):\n    return 1"}, "reference", "does not define 'neg'"),
@@ -235,8 +246,20 @@ def test_malformed_files(tmp_path: Path) -> None:
     with pytest.raises(ProblemFileError, match="holds no problem"):
         load_problems(str(path))
     path.write_bytes(b"\xff\xfe{}")
-    with pytest.raises(ProblemFileError, match="not UTF-8"):
+    with pytest.raises(ProblemFileError, match="line 1\nit is not UTF-8"):
         load_problems(str(path))
+    path.write_bytes(json.dumps({**SEED, "prompt": "long" * 5000}).encode() + b'\n{"prompt": "caf\xe9"}\n')
+    with pytest.raises(ProblemFileError, match=r"line 2\nit is not UTF-8 .* at byte 16 of the line"):
+        load_problems(str(path))
+    path.write_bytes(gzip.compress(json.dumps(SEED).encode()))
+    with pytest.raises(ProblemFileError, match="compressed: unpack it first"):
+        load_problems(str(path))
+    path.write_text(json.dumps(SEED) + '\n{"prompt": "a \\ud800", "test_input": "f(1)", "expected_output": "1"}\n')
+    with pytest.raises(ProblemFileError, match=r"line 2, field 'prompt'\n.* half of a character"):
+        load_problems(str(path))
+    (tmp_path / "a.json").write_text('[{"prompt": "p", "tests": [{"input": "f(\'\\ud800\')", "expected": 1}]}]')
+    with pytest.raises(ProblemFileError, match=r"line 1, field 'tests'\n.* half of a character"):
+        load_problems(str(tmp_path / "a.json"))
     write(path, OURS, OURS)
     with pytest.raises(ProblemFileError, match=r"line 2, field 'id'\n't/neg' was used on line 1"):
         load_problems(str(path))

@@ -14,6 +14,7 @@ KNOWN_KEYS = frozenset({
     "source", "imported", "test_input", "expected_output", "test", "test_code", "canonical_solution", "code", "text", "test_list",
     "test_imports", "test_setup_code", "challenge_test_list",
 })
+TEST_KEYS = frozenset({"role", "input", "expected", "form"})
 # fmt: on
 
 
@@ -73,14 +74,17 @@ class Row:
             raise self.error(key, f"expected true or false, found {kind(value)}")
         return value
 
-    def refuse_misspelt(self) -> None:
-        """Unknown keys are metadata and pass, but one that looks like a slip of a known key, which is absent, is an error."""
+    def refuse_misspelt(self, known: frozenset[str] = KNOWN_KEYS, where: str = "") -> None:
+        """Unknown keys are metadata and pass, but one that looks like a slip of a known key, which is absent, is an error.
+
+        where: what the field's name begins with in the message, such as `tests[0].`.
+        """
         for key in self.data:
-            if key in KNOWN_KEYS:
+            if key in known:
                 continue
-            near = difflib.get_close_matches(key, KNOWN_KEYS, n=1, cutoff=0.85)
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.85 if known is KNOWN_KEYS else 0.8)
             if near and near[0] not in self.data:
-                raise self.error(key, "unknown field", f"did you mean '{near[0]}'?")
+                raise self.error(f"{where}{key}", "unknown field", f"did you mean '{near[0]}'?")
 
     def _missing(self, key: str) -> str:
         near = difflib.get_close_matches(key, self.data, n=1, cutoff=0.6)

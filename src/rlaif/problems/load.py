@@ -15,6 +15,8 @@ from rlaif.problems.schema import problem_from_dict
 from rlaif.types import DIFFICULTIES, Problem, Split
 
 DATA = Path(__file__).parent / "data"
+_COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+"""How gzip, zip, bzip2, xz and zstandard begin."""
 
 
 def load_problems(name: str, *, split: Split | None = None, limit: int | None = None) -> list[Problem]:
@@ -85,27 +87,47 @@ def read_jsonl(path: Path, *, source: str | None = None) -> list[Problem]:
 def read_objects(path: Path) -> Iterator[tuple[int, Any]]:
     """(line, object) for each line that is not blank; a `.json` file may hold one array, whose items count as lines."""
     try:
-        with path.open(encoding="utf-8-sig") as stream:
+        with path.open("rb") as stream:
             if path.suffix == ".json":
-                yield from enumerate(_array(path, stream.read()), 1)
+                yield from enumerate(_array(path, "".join(_text(path, line, raw) for line, raw in enumerate(stream, 1))), 1)
                 return
-            for line, text in enumerate(stream, 1):
-                if text.strip():
+            for line, raw in enumerate(stream, 1):
+                if (text := _text(path, line, raw)).strip():
                     yield line, _decode(path, line, text)
-    except UnicodeDecodeError as error:
-        raise ProblemFileError(path, None, None, f"it is not UTF-8 text ({error.reason} at byte {error.start})") from None
     except OSError as error:
         raise ProblemFileError(path, None, None, error.strerror or str(error), "check the path") from None
 
 
+def _text(path: Path, line: int, raw: bytes) -> str:
+    """Decoded by the line: a stream that decodes by the block knows neither the line nor the byte of what is wrong."""
+    try:
+        return raw.decode("utf-8-sig" if line == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        hint = "it is compressed: unpack it first" if line == 1 and raw.startswith(_COMPRESSED) else "save the file as UTF-8"
+        raise ProblemFileError(path, line, None, f"it is not UTF-8 text ({error.reason} at byte {error.start + 1} of the line)", hint) from None
+
+
 def _decode(path: Path, line: int, text: str) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except json.JSONDecodeError as error:
         hint = "this looks like one JSON document over several lines: write one object a line" if text.strip() in "[{" else ""
         raise ProblemFileError(path, line, None, f"it is not JSON: {error.msg} at column {error.colno}", hint) from None
     except (ValueError, RecursionError) as error:
         raise ProblemFileError(path, line, None, f"it cannot be read: {error}") from None
+    if "\\u" in text:
+        _refuse_half_characters(path, line, value)
+    return value
+
+
+def _refuse_half_characters(path: Path, line: int, value: Any) -> None:
+    """JSON can spell half of a character (`\\ud800`), which can be neither printed, written nor run."""
+    for field, part in value.items() if isinstance(value, dict) else [(None, value)]:
+        try:
+            f"{field}{json.dumps(part, ensure_ascii=False)}".encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start]
+            raise ProblemFileError(path, line, ascii(field)[1:-1] if field else None, f"{half!r} is half of a character", "leave it out") from None
 
 
 def _array(path: Path, text: str) -> list[Any]:
@@ -115,7 +137,10 @@ def _array(path: Path, text: str) -> list[Any]:
         raise ProblemFileError(path, error.lineno, None, f"it is not JSON: {error.msg} at column {error.colno}") from None
     except (ValueError, RecursionError) as error:
         raise ProblemFileError(path, None, None, f"it cannot be read: {error}") from None
-    return value if isinstance(value, list) else [value]
+    items = value if isinstance(value, list) else [value]
+    for line, item in enumerate(items, 1):
+        _refuse_half_characters(path, line, item)
+    return items
 
 
 def _looks_like_path(name: str) -> bool:

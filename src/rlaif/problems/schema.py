@@ -19,7 +19,7 @@ from typing import Any
 
 from rlaif.errors import ProblemFileError
 from rlaif.problems import pysource
-from rlaif.problems.fields import Row, kind, layout_of
+from rlaif.problems.fields import TEST_KEYS, Row, kind, layout_of
 from rlaif.types import Difficulty, Form, Problem, Role, Split, TestCase
 
 
@@ -33,6 +33,7 @@ def problem_from_dict(obj: object, *, path: object, line: int | None, source: st
     """
     if not isinstance(obj, dict):
         raise ProblemFileError(path, line, None, f"expected a JSON object, found {kind(obj)}")
+    obj = _without_nulls(obj)
     row = Row(obj, path, line)
     row.refuse_misspelt()
     source = source or PurePath(str(path)).stem
@@ -46,6 +47,18 @@ def problem_from_dict(obj: object, *, path: object, line: int | None, source: st
     if all_graded:
         problem = replace(problem, tests=tuple(replace(test, role="graded") for test in problem.tests))
     return problem
+
+
+def _without_nulls(obj: dict[str, Any]) -> dict[str, Any]:
+    """A table gives every row every column, null where the row had none. Only an expected value may mean null."""
+    kept = {key: value for key, value in obj.items() if value is not None or (key == "expected_output" and obj.get("test_input") is not None)}
+    if isinstance(tests := kept.get("tests"), list):
+        kept["tests"] = [_without_null_fields(test) if isinstance(test, dict) else test for test in tests]
+    return kept
+
+
+def _without_null_fields(test: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in test.items() if value is not None or key == "expected"}
 
 
 def problem_to_dict(problem: Problem) -> dict[str, Any]:
@@ -120,6 +133,7 @@ def _raw_tests(row: Row) -> list[tuple[str, dict[str, Any]]]:
         field = f"tests[{index}]"
         if not isinstance(item, dict):
             raise row.error(field, f"expected an object with input and expected, found {kind(item)}")
+        Row(item, row.path, row.line).refuse_misspelt(TEST_KEYS, f"{field}.")
         needed = ("input",) if item.get("form") == "code" else ("input", "expected")
         for key in needed:
             if key not in item:
