@@ -131,7 +131,7 @@ READERS = {
 
 def test_apps_programs_on_standard_input() -> None:
     problem = contests.from_apps(row(APPS_STDIO), "train")
-    assert (problem.id, problem.entry_point, problem.difficulty) == ("apps/17", None, "easy")
+    assert (problem.id, problem.entry_point, problem.difficulty) == ("apps/train/17", None, "easy")
     assert [(t.form, t.input, t.expected, t.role) for t in problem.tests] == [
         ("stdio", "1\n", "2\n", "shown"),
         ("stdio", "2", "4", "graded"),
@@ -355,6 +355,22 @@ def test_offline_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
         assert caught.value.exit_code == 3 and "no route to host" in str(caught.value) and "go online once" in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "builder"), [("apps", "json"), ("taco", "parquet"), ("livecodebench", "json")])
+def test_sets_with_a_loading_script_are_read_from_their_plain_files(name: str, builder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, list[str]]] = []
+
+    class Hub:
+        @staticmethod
+        def load_dataset(path: str, config: str | None = None, *, split: str, data_files: list[str] | None = None) -> list[dict]:
+            asked.append((path, data_files or []))
+            return [LIVE if name == "livecodebench" else APPS_STDIO]
+
+    monkeypatch.setattr(datasets_hub, "_datasets", lambda: Hub)
+    assert load_problems(name)
+    for path, files in asked:
+        assert path == builder and files and all(file.startswith("hf://datasets/") for file in files), asked
+
+
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ImportError("No module named 'datasets'")
@@ -379,12 +395,44 @@ def test_single_split_sets_are_split_by_hash(monkeypatch: pytest.MonkeyPatch) ->
     assert (len(test), len(train)) == (4, 16) and not {p.id for p in test} & {p.id for p in train}
 
 
+@pytest.mark.parametrize(("name", "reset"), [("apps", {"id": 0}), ("taco", {"problem_id": None})])
+def test_sets_that_count_each_split_from_zero_keep_their_ids_apart(name: str, reset: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {key: value for key, value in (APPS_STDIO | reset).items() if value is not None}
+    monkeypatch.setattr(datasets_hub, "_fetch", lambda *args: [row])
+    first, second = load_problems(name)
+    assert (first.split, second.split) == ("train", "test") and first.id != second.id
+
+
+def test_folders_keep_the_splits_and_line_numbers_of_their_rows(tmp_path: Path) -> None:
+    plain = {"prompt": "Add.", "test_input": "add(2, 3)", "expected_output": "5"}
+    lines = [json.dumps(plain | {"id": f"a{i}", "split": split}) for i, split in enumerate(("train", "validation", "test", "train"))]
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines))
+    assert [p.split for p in load_problems(str(tmp_path))] == ["train", "validation", "test", "train"]
+    (tmp_path / "mine.jsonl").write_text("\n\n" + lines[0] + "\n\n[1]\n")
+    with pytest.raises(ProblemFileError, match=r"mine.jsonl, line 5\nexpected a JSON object, found a list"):
+        load_problems(str(tmp_path))
+    (tmp_path / "mine.jsonl").write_text(lines[0])
+    (tmp_path / "test.jsonl").write_text(lines[0])
+    with pytest.raises(ProblemFileError, match=r"test.jsonl, field 'id'\n'a0' was used in .*mine.jsonl already"):
+        load_problems(str(tmp_path))
+
+
+def test_damaged_folders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    for name, content in (("a/train.parquet", b"PAR1 and no more"), ("b/state.json", b"{}")):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ProblemFileError, match="`datasets` cannot read it"):
+            load_problems(str((tmp_path / name).parent))
+
+
 def test_folders_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     rows = [{**KOD, "question_id": f"q{i}", "question": f"Double, {i}."} for i in range(6)]
     table = datasets.Dataset.from_list(rows)
-    datasets.DatasetDict({"train": table, "test": table.select([0])}).save_to_disk(str(tmp_path / "dict"))
+    datasets.DatasetDict({"train": table.select(range(1, 6)), "test": table.select([0])}).save_to_disk(str(tmp_path / "dict"))
     problems = load_problems(str(tmp_path / "dict"))
     assert [p.split for p in problems].count("test") == 1 and problems[0].source == "kodcode"
     table.save_to_disk(str(tmp_path / "single"))

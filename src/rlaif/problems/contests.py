@@ -51,7 +51,7 @@ def from_apps(row: Row, split: Split, source: str = "apps") -> Problem:
     if not tests:
         raise SkipRow("its tests are all too long")
     return Problem(
-        id=f"{source}/{row.data.get('id', row.data.get('problem_id', row.line))}",
+        id=f"{source}/{split}/{row.data.get('id', row.data.get('problem_id', row.line))}",  # either set counts each split from zero
         prompt=row.text("question"),
         tests=assign_roles(tests),
         entry_point=entry_point,

@@ -11,13 +11,14 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from rlaif.errors import EnvironmentFailure, ProblemFileError, UsageError
+from rlaif.errors import EnvironmentFailure, ProblemFileError, RlaifError, UsageError
 from rlaif.problems import contests, functions
 from rlaif.problems.contests import SkipRow
-from rlaif.problems.fields import Row
+from rlaif.problems.fields import Row, kind
 from rlaif.problems.schema import problem_from_dict
 from rlaif.problems.split import split_by_hash
 from rlaif.types import Problem, Split
@@ -31,7 +32,8 @@ def _plain(source: str) -> Reader:
     """HumanEval's and MBPP's layouts, which `schema` reads."""
 
     def read(row: Row, split: Split) -> Problem:
-        return replace(problem_from_dict(row.data, path=row.path, line=row.line, source=source), split=split)
+        problem = problem_from_dict(row.data, path=row.path, line=row.line, source=source)
+        return problem if row.data.get("split") else replace(problem, split=split)
 
     return read
 
@@ -49,6 +51,7 @@ class Source:
 
 _LIVE = [f"hf://datasets/livecodebench/code_generation_lite/test{n}.jsonl" for n in ("", 2, 3, 4, 5, 6)]
 _APPS = {split: [f"hf://datasets/codeparrot/apps/{split}.jsonl"] for split in ("train", "test")}
+_TACO = {split: [f"hf://datasets/BAAI/TACO/ALL/{split}-*.parquet"] for split in ("train", "test")}
 _THREE: dict[Split, str] = {"train": "train", "validation": "validation", "test": "test"}
 
 SOURCES: dict[str, Source] = {
@@ -59,7 +62,7 @@ SOURCES: dict[str, Source] = {
     "mbpp+": Source("evalplus/mbppplus", functions.from_mbpp_plus, {"test": "test"}),
     "apps": Source("codeparrot/apps", contests.from_apps, {"train": "train", "test": "test"}, files=_APPS),
     "code_contests": Source("deepmind/code_contests", contests.from_code_contests, {"train": "train", "validation": "valid", "test": "test"}),
-    "taco": Source("BAAI/TACO", contests.from_taco, {"train": "train", "test": "test"}, config="ALL"),
+    "taco": Source("BAAI/TACO", contests.from_taco, {"train": "train", "test": "test"}, files=_TACO),
     "livecodebench": Source("livecodebench/code_generation_lite", contests.from_livecodebench, {"test": "test"}, files={"test": _LIVE}),
     "kodcode": Source("KodCode/KodCode-V1", functions.from_kodcode, {"train": "train"}),
     "acecode": Source("TIGER-Lab/AceCode-87K", functions.from_acecode, {"train": "train"}),
@@ -105,9 +108,13 @@ def _key(name: str) -> str:
 
 def read_rows(rows: Iterable[dict[str, Any]], read: Reader, where: str, split: Split) -> list[Problem]:
     """Normalise rows. A row that its reader skips is logged; a set of which nothing is left is an error."""
+    return _read_numbered(enumerate(rows, 1), read, where, split)
+
+
+def _read_numbered(rows: Iterable[tuple[int, dict[str, Any]]], read: Reader, where: str, split: Split) -> list[Problem]:
     problems: list[Problem] = []
     skipped: Counter[str] = Counter()
-    for line, data in enumerate(rows, 1):
+    for line, data in rows:
         try:
             problems.append(read(Row(dict(data), where, line), split))
         except SkipRow as reason:
@@ -123,7 +130,8 @@ def _fetch(name: str, source: Source, split: str) -> Iterable[dict[str, Any]]:
     datasets = _datasets()
     try:
         if source.files:
-            return datasets.load_dataset("json", data_files=source.files[split], split="train")
+            kind_of_file = "parquet" if source.files[split][0].endswith(".parquet") else "json"
+            return datasets.load_dataset(kind_of_file, data_files=source.files[split], split="train")
         return datasets.load_dataset(source.hub, source.config, split=split)
     except Exception as error:  # the network, the Hub, the cache and the file system each raise their own
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
@@ -139,45 +147,62 @@ def _datasets() -> Any:
 
 
 def load_folder(path: Path) -> list[Problem]:
-    """A folder that `datasets` wrote (`save_to_disk`), or one of .parquet, .jsonl or .json files, whose names may hold a split's.
+    """A folder that `datasets` wrote (`save_to_disk`), or one of .parquet and .jsonl files, whose names may hold a split's.
 
-    The layout is told from the columns. Raises ProblemFileError if the folder holds nothing of that.
+    The layout is told from the columns. Splits are what the rows say, else what the tables are called, else a stable hash.
+    Raises ProblemFileError if the folder holds nothing of that, for a file that cannot be read, and for an id that is used twice.
     """
     problems: list[Problem] = []
+    seen: dict[str, str] = {}
     named = False
     for split, where, rows in _tables(path):
-        named = named or split is not None
         iterator = iter(rows)
         first = next(iterator, None)
-        if first is not None:
-            problems += read_rows(_chain(first, iterator), reader_for(set(first), where), where, split or "train")
+        if first is None:
+            continue
+        found = _read_numbered(chain([first], iterator), reader_for(set(first[1]), where), where, split or "train")
+        for problem in found:
+            if problem.id in seen:
+                raise ProblemFileError(where, None, "id", f"{problem.id!r} was used in {seen[problem.id]} already", "make the ids differ")
+            seen[problem.id] = where
+        problems += found
+        named = named or split is not None or bool(first[1].get("split"))
     if not problems:
         raise ProblemFileError(path, None, None, "there is no data set in this folder", "expected save_to_disk's files, .parquet or .jsonl")
     return problems if named else split_by_hash(problems)
 
 
-def _chain(first: dict[str, Any], rest: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    yield first
-    yield from rest
-
-
-def _tables(path: Path) -> Iterator[tuple[Split | None, str, Iterable[dict[str, Any]]]]:
+def _tables(path: Path) -> Iterator[tuple[Split | None, str, Iterable[tuple[int, dict[str, Any]]]]]:
+    """(split by its name, where, numbered rows) of each table."""
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        loaded = _datasets().load_from_disk(str(path))
+        loaded = _opened(path, lambda: _datasets().load_from_disk(str(path)))
         for name, table in loaded.items() if hasattr(loaded, "items") else [("", loaded)]:
-            yield _split_in(name), f"{path} ({name})" if name else str(path), table
+            yield _split_in(name), f"{path} ({name})" if name else str(path), enumerate(table, 1)
         return
     for file in sorted(path.rglob("*")):
         if file.suffix == ".parquet":
-            yield _split_in(file.stem), str(file), _datasets().load_dataset("parquet", data_files=str(file), split="train")
+            table = _opened(file, lambda file=file: _datasets().load_dataset("parquet", data_files=str(file), split="train"))
+            yield _split_in(file.stem), str(file), enumerate(table, 1)
         elif file.suffix in (".jsonl", ".ndjson"):
             from rlaif.problems.load import read_objects
 
-            yield _split_in(file.stem), str(file), (obj if isinstance(obj, dict) else _refuse(file, line) for line, obj in read_objects(file))
+            yield _split_in(file.stem), str(file), ((line, _object(file, line, value)) for line, value in read_objects(file))
 
 
-def _refuse(file: Path, line: int) -> dict[str, Any]:
-    raise ProblemFileError(file, line, None, "expected a JSON object")
+def _opened(path: Path, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except RlaifError:
+        raise
+    except Exception as error:  # arrow, pandas, the file system and `datasets` each raise their own for a damaged file
+        why = str(error).splitlines()[0] if str(error) else ""
+        raise ProblemFileError(path, None, None, f"`datasets` cannot read it: {type(error).__name__}: {why}", "save it again") from error
+
+
+def _object(file: Path, line: int, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ProblemFileError(file, line, None, f"expected a JSON object, found {kind(value)}")
+    return value
 
 
 def _split_in(name: str) -> Split | None:
