@@ -244,6 +244,17 @@ def test_livecodebench_functions() -> None:
         contests.from_livecodebench(row({**LIVE_CALL, "metadata": "{}"}), "test")
 
 
+def test_leetcode_answers_find_what_leetcode_imports(sandbox: Sandbox) -> None:
+    code = "class Solution:\n    def add(self, a, words: List[str]) -> Optional[int]:\n        return len(Counter(words)) + 1 if words else None\n"
+    method = {**APPS_CALL, "starter_code": LIVE_CALL["starter_code"], "solutions": json.dumps([code])}
+    method["input_output"] = json.dumps({"fn_name": "add", "inputs": [[1, ["a", "b"]], [2, []]], "outputs": [[3], [None]]})
+    problem = contests.from_apps(row(method), "train")
+    for one in (problem, contests.from_livecodebench(row(LIVE_CALL), "test")):
+        report = sandbox.run(one, problem.reference, ("shown", "graded", "held_out"))
+        assert report.all_passed, (one.id, report.message)
+    assert contests.from_apps(row(APPS_CALL), "train").preamble == "", "a plain function brings its own imports"
+
+
 def test_kodcode_makes_one_test_of_each_pytest_function() -> None:
     problem = functions.from_kodcode(row(KOD), "train")
     assert problem.entry_point == "double" and problem.difficulty == "hard"
@@ -253,6 +264,9 @@ def test_kodcode_makes_one_test_of_each_pytest_function() -> None:
     assert unnamed.entry_point == "double"
     with pytest.raises(SkipRow, match="pytest"):
         functions.from_kodcode(row({**KOD, "test": "import pytest\n" + KOD["test"]}), "train")
+    for change in ({"solution": "import pandas as pd\n" + KOD["solution"]}, {"test": "from numpy import array\n" + KOD["test"]}):
+        with pytest.raises(SkipRow, match=r"needs (pandas|numpy)"):
+            functions.from_kodcode(row(KOD | change), "train")
     judge = {**KOD, "test": json.dumps({"stdin": ["1", "2"], "stdout": ["2", "4"]}), "solution": "print(2 * int(input()))"}
     problem = functions.from_kodcode(row(judge), "train")
     assert problem.entry_point is None and {test.form for test in problem.tests} == {"stdio"} and problem.reference
@@ -283,6 +297,8 @@ def test_bigcodebench_leaves_out_what_needs_other_libraries() -> None:
     assert problem.preamble == "import itertools\n" and problem.prompt == "Return n squared."
     with pytest.raises(SkipRow, match="needs numpy"):
         functions.from_bigcodebench(row({**BIG, "libs": "['itertools', 'numpy']"}), "test")
+    with pytest.raises(SkipRow, match="needs faker"):
+        functions.from_bigcodebench(row({**BIG, "test": "from faker import Faker\n" + BIG["test"]}), "test")
     with pytest.raises(ProblemFileError, match="TestCases"):
         functions.from_bigcodebench(row({**BIG, "test": "x = 1"}), "test")
 

@@ -24,6 +24,24 @@ MOST_TESTS = 60
 LONGEST_TEST = 200_000
 """Characters of one input or output; longer tests are left out (they measure the pipe)."""
 LARGEST_ARCHIVE = 64 * 2**20
+JUDGE_IMPORTS = """import bisect
+import collections
+import functools
+import heapq
+import itertools
+import math
+import random
+import re
+import string
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter, OrderedDict, defaultdict, deque
+from functools import cache, lru_cache, reduce
+from heapq import heapify, heappop, heappush
+from itertools import accumulate, combinations, permutations, product
+from math import ceil, floor, gcd, inf, log, sqrt
+from typing import *
+"""
+"""What LeetCode has imported before an answer runs: starter code says `List[int]`, and solutions of record import nothing."""
 
 
 class SkipRow(Exception):
@@ -56,6 +74,7 @@ def from_apps(row: Row, split: Split, source: str = "apps") -> Problem:
         tests=assign_roles(tests),
         entry_point=entry_point,
         signature=starter.rstrip() if entry_point else "",
+        preamble=_preamble(entry_point),
         reference=_first_python(solutions, entry_point),
         difficulty=level_of(row.text("difficulty", "")),
         topic="contest",
@@ -123,6 +142,7 @@ def from_livecodebench(row: Row, split: Split) -> Problem:
         tests=tuple(shown + hidden) if hidden else assign_roles(shown),
         entry_point=entry_point,
         signature=starter.rstrip() if entry_point else "",
+        preamble=_preamble(entry_point),
         difficulty=level_of(row.text("difficulty", "")),
         topic="contest",
         split=split,
@@ -205,6 +225,10 @@ def _int_keys(value: Any) -> Any:
 def _entry(code: str, name: str) -> tuple[str, str]:
     """(entry point, how it is called): LeetCode's functions are methods of a class called Solution."""
     return ("Solution", f"Solution().{name}") if "class Solution" in code else (name, name)
+
+
+def _preamble(entry_point: str | None) -> str:
+    return JUDGE_IMPORTS if entry_point == "Solution" else ""
 
 
 def _paired(row: Row, key: str, role: Role) -> list[TestCase]:

@@ -30,6 +30,7 @@ def check(candidate):
 def from_kodcode(row: Row, split: Split) -> Problem:
     """KodCode: pytest functions that import from a module called solution, or (online judge) lists of stdin and stdout in JSON."""
     test, solution = row.text("test"), row.text("solution")
+    _skip_foreign((pysource.imported_modules(test) | pysource.imported_modules(solution)) - {"solution", "pytest"})
     info = row.data.get("test_info") or []
     name = info[0].get("function_name") if info and isinstance(info[0], dict) else None
     tests = _stdio_lists(test)
@@ -173,10 +174,8 @@ def from_bigcodebench(row: Row, split: Split) -> Problem:
         if pysource.literal_error(libraries) is not None:
             raise row.error("libs", "it is not a list of names")
         libraries = ast.literal_eval(libraries)
-    foreign = sorted({str(name).split(".")[0] for name in libraries} - sys.stdlib_module_names)
-    if foreign:
-        raise SkipRow(f"it needs {foreign[0]}")
     entry_point, test, prompt = row.text("entry_point"), row.text("test"), row.text("complete_prompt")
+    _skip_foreign({str(name).split(".")[0] for name in libraries} | pysource.imported_modules(test))
     if not pysource.defines(test, "TestCases"):
         raise row.error("test", "it does not define the class TestCases")
     preamble, signature, text = split_code_prompt(prompt, entry_point)
@@ -194,6 +193,12 @@ def from_bigcodebench(row: Row, split: Split) -> Problem:
         source="bigcodebench",
         imported=True,
     )
+
+
+def _skip_foreign(modules: set[str]) -> None:
+    """No answer could pass where a library is missing, and that is not the answer's fault."""
+    if foreign := sorted(modules - sys.stdlib_module_names):
+        raise SkipRow(f"it needs {foreign[0]}")
 
 
 def from_mbpp_plus(row: Row, split: Split) -> Problem:

@@ -78,6 +78,19 @@ def bound_names(tree: ast.AST) -> Iterator[str]:
                 yield name
 
 
+def imported_modules(source: str) -> set[str]:
+    """The packages that `source` imports anywhere in it (`os.path` counts as os); none if it does not parse."""
+    tree = parse_or_none(source)
+    found: set[str] = set()
+    for node in ast.walk(tree) if tree else ():
+        match node:
+            case ast.Import(names=names):
+                found |= {name.name.split(".")[0] for name in names}
+            case ast.ImportFrom(module=str(module), level=0):
+                found.add(module.split(".")[0])
+    return found
+
+
 def top_level_names(source: str) -> list[str]:
     """Functions, classes and assigned names at the top level of `source`, in order; [] if it does not parse."""
     tree = parse_or_none(source)
