@@ -1,5 +1,6 @@
 """What goes into the page: figures checked by hand, nothing hostile unescaped, nothing loaded, little read twice."""
 
+import io
 import json
 import math
 import random
@@ -197,6 +198,34 @@ def test_an_evaluation_of_another_kind_does_not_stop_the_report(tmp_path):
     assert "held-out" in build_report(run.path).read_text()
 
 
+def test_figures_that_are_no_numbers_leave_a_page_that_works(tmp_path):
+    run = make_run(tmp_path / "a", episodes=6)
+    rows = [row | {"entropy": 1e300, "grad_norm": 10**400, "reward_mean": math.nan, "note": HOSTILE} for row in run.iter_metrics()]
+    run.metrics_path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run.rollouts_path.write_text(re.sub(r'"reward": [0-9.]+', '"reward": NaN', run.rollouts_path.read_text(), count=1))
+    for name, text in (
+        ("end.json", '{"eval_s": 1, "cup_of_tea": 2}'),
+        ("status.json", "[1]"),
+        ("overlap.json", '{"evaluation": 1, "contaminated": null}'),
+    ):
+        (run.path / name).write_text(text)
+    run.alarms_path.write_text('{"episode": 2}\n[1]\n')
+    data = Page(build_report(run.path).read_text()).data
+    assert len(data["series"]["episodes"]) == 6 and "grad_norm" not in data["series"]["values"]
+    compare_report(run.path, make_run(tmp_path / "b", episodes=1).path, tmp_path / "c.html")
+
+
+@pytest.mark.parametrize(
+    ("log", "line"), [("metrics", "[1]"), ("rollouts", '{"episode": 1}'), ("rollouts", '{"episode": 1, "problem_id": "p", "code": 5}')]
+)
+def test_a_line_that_no_run_writes_is_named(tmp_path, log, line):
+    run = make_run(tmp_path / "a", episodes=1)
+    with open(run.path / f"{log}.jsonl", "a") as file:
+        file.write(line + "\n")
+    with pytest.raises(RunFailed, match=rf"{log}\.jsonl holds a line that is none of a run's"):
+        build_report(run.path)
+
+
 def test_a_run_of_its_first_second(tmp_path):
     run = RunDir.create(tmp_path / "a")
     page = Page(build_report(run.path).read_text())
@@ -299,6 +328,19 @@ def test_a_report_that_fails_does_not_end_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "write", full)
     assert "No space left" in writer.update()
     assert writer.update() is None, "and it does not say so at every episode"
+
+
+def test_nor_does_one_that_fails_at_its_end(tmp_path, monkeypatch):
+    from rlaif.cli.train import _Reporter
+    from rlaif.runs import Console
+
+    def broken(self):
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(ReportWriter, "write", broken)
+    said = io.StringIO()
+    assert _Reporter(Console(file=said)).build(make_run(tmp_path / "a", episodes=1).path) is None
+    assert "could not be written: oops" in said.getvalue()
 
 
 def test_no_run_there(tmp_path):

@@ -56,11 +56,9 @@ class _Reporter:
 
     def build(self, folder: Path) -> Path | None:
         """The last word, whatever it costs."""
-        from rlaif.errors import RlaifError
-
         try:
             self._writer(folder).write()
-        except (OSError, RlaifError) as error:
+        except Exception as error:  # whatever it is, the training is done and its model saved
             self._say(f"The report could not be written: {error}")
             return None
         return self._writer(folder).path

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
+from rlaif.errors import RunFailed
 from rlaif.report.intervals import Interval, mean_interval, share_interval
 from rlaif.runs.directory import RunDir
 from rlaif.runs.files import read_lines
@@ -20,6 +21,8 @@ from rlaif.runs.rows import Row
 OUTCOMES = ("passed", "failed", "broken", "unscored", "unverified")
 """passed all graded tests; ran but failed some; does not parse, crashed or tampered; nobody could say; no tests to run (AI feedback alone)."""
 BANDS = ("poor", "okay", "good", "none")
+_LARGEST = 1e100
+"""A figure beyond it is none: nothing that is measured comes near, and its square has to be a number still."""
 MAX_TEXT = 6000
 """Longest code, output or reason kept, in characters; the full text is in rollouts.jsonl."""
 
@@ -69,19 +72,26 @@ class Collector:
         before = tuple(self._offsets.values())
         if self.run.rollouts_path.exists() and self.run.rollouts_path.stat().st_size < self._offsets["rollouts"]:
             self.__init__(self.run, self.max_bytes)  # the run was resumed and its logs cut back: start over
-        for row in self._new("problems"):
-            self._add_problem(row)
-        for row in self._new("rollouts"):
-            self._add_rollout(row)
+        self._read("problems", self._add_problem)
+        self._read("rollouts", self._add_rollout)
         self._close_episode()
-        for row in self._new("metrics"):
-            self.metrics.append(row)
+        self._read("metrics", self._add_metrics)
         return before != tuple(self._offsets.values())
 
-    def _new(self, log: str) -> Iterator[Row]:
-        for offset, row in read_lines(self.run.path / f"{log}.jsonl", self._offsets[log]):
+    def _read(self, log: str, add: Callable[[Row], object]) -> None:
+        """Hand what is new in a log to `add`. Raises RunFailed for a line that no run writes (one edited by hand, or of another version)."""
+        path = self.run.path / f"{log}.jsonl"
+        for offset, row in read_lines(path, self._offsets[log]):
+            try:
+                add(row)
+            except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+                why = f"the one that ends at byte {offset:,}: {type(error).__name__}: {error}"
+                raise RunFailed(f"{path} holds a line that is none of a run's", why, "delete that line, or rebuild the run") from error
             self._offsets[log] = offset
-            yield row
+
+    def _add_metrics(self, row: Row) -> None:
+        """Keep one episode's figures. What is no finite number (a diverged run's, in a file that was not written here) is no figure."""
+        self.metrics.append({"episode": int(row["episode"])} | {name: value for name, value in row.items() if _is_figure(value)})
 
     # -- rollouts ------------------------------------------------------------------------------------------------------------------
 
@@ -93,7 +103,7 @@ class Collector:
 
     def _add_rollout(self, row: Row) -> None:
         number = len(self.columns["episode"])
-        episode = row["episode"]
+        episode = int(row["episode"])
         problem = self.problem_index.get(row["problem_id"])
         if problem is None:
             problem = self._add_problem({"id": row["problem_id"], "prompt": ""})
@@ -120,7 +130,7 @@ class Collector:
         if judged and not judged.get("cached"):
             self.judge_calls += 1
             self.judge_tokens += judged.get("prompt_tokens", 0) + judged.get("completion_tokens", 0)
-        detail = json.dumps(self._detail(row, problem), separators=(",", ":"))
+        detail = json.dumps(self._detail(row, problem), separators=(",", ":"), allow_nan=False)
         self.details[number] = detail
         self.bytes += len(detail)
         for other in self._remember(number, episode, problem, row.get("reward")):
@@ -246,6 +256,11 @@ def _agreement(row: Row) -> float | None:
     truth = _flag(row.get("held_out_passed"))
     truth = _passed(row) if truth is None else truth
     return None if score is None or truth is None else float((score >= 0.5) == bool(truth))
+
+
+def _is_figure(value: Any) -> bool:
+    # an integer may be too long for a float, and NaN fails every comparison
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _test_key(test: Row) -> tuple[str, str, str]:

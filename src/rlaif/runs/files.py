@@ -84,6 +84,7 @@ def append_lines(path: Path, rows: Iterable[Any]) -> None:
 def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[int, Any]]:
     """Yields (byte offset after the line, the row) from `offset` on. A line still being written, or torn by a crash, ends the reading.
 
+    NaN and infinities, which `dumps` never writes but other hands may, are read as the null that it writes for them.
     Raises RunFailed for a damaged line that is not the last one.
     """
     if not path.exists():
@@ -99,7 +100,7 @@ def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[int, Any]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line, parse_constant=lambda name: None)
             except ValueError as error:
                 if file.read(1):
                     raise RunFailed(f"{path}, line {number} is damaged", str(error), "delete that line, or rebuild the run") from None

@@ -13,7 +13,7 @@ function renderDetail(number, detail) {
     node('span', {}, `answer ${siblings.indexOf(number) + 1} of ${siblings.length} to this problem`), detail && detail.n ? node('span', {}, `${detail.n} tokens`) : null,
     detail && detail.f === 'length' ? node('span', { class: 'no' }, 'cut off at the token limit') : null));
   parts.push(node('p', { class: 'title' }, visible(problem.prompt.trim() || problem.id)));
-  parts.push(node('p', { class: 'crumbs' }, node('span', {}, problem.id), node('span', {}, `${problem.topic}, ${problem.difficulty}`)));
+  parts.push(node('p', { class: 'crumbs' }, node('span', {}, visible(problem.id)), node('span', {}, visible(`${problem.topic}, ${problem.difficulty}`))));
   parts.push(...rewardView(number, detail, reward, outcome));
   if (!detail) {
     parts.push(node('p', { class: 'note' }, `The code of this answer is not in this file, to keep it small. It is line ${number + 1} of rollouts.jsonl.`));
@@ -56,7 +56,7 @@ function codeView(title, code) {
 
 function testsView(problem, tests) {
   const parts = [];
-  if (tests.o) parts.push(node('p', { class: 'note warn' }, `${tests.o.replaceAll('_', ' ')}${tests.m ? `: ${visible(tests.m)}` : ''}`));
+  if (tests.o) parts.push(node('p', { class: 'note warn' }, `${visible(tests.o.replaceAll('_', ' '))}${tests.m ? `: ${visible(tests.m)}` : ''}`));
   const rows = tests.r.map(([place, passed, actual, error]) => {
     const [role, input, expected, form] = typeof place === 'number' ? problem.tests[place] : place;
     const got = passed ? node('span', { class: 'same' }, form === 'code' ? 'none failed' : node('code', {}, visible(expected))) : node('code', {}, visible(error || (actual === null || actual === undefined ? 'nothing' : actual)));
@@ -100,6 +100,7 @@ function judgeView(judge) {
   // A reason of the form "clarity: 0.53 (why)" belongs to its principle and stands with its bar; the others are quoted below.
   const quotes = new Set(judge.reasons || []);
   for (const [name, value] of Object.entries(judge.principles || {})) {
+    if (typeof value !== 'number') continue; // a belief that was no number is logged as null
     const own = [...quotes].find((reason) => reason.startsWith(`${name}: `));
     quotes.delete(own);
     const words = own ? own.slice(name.length + 2).replace(/^[\d.]+\s*/, '').replace(/^\((.*)\)$/s, '$1') : '';
