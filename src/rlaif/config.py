@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rlaif.errors import UsageError
 from rlaif.types import FeedbackMode
@@ -225,6 +225,13 @@ class EvalConfig(Settings):
     seed: int = 0
     threads: int | None = Field(None, ge=1)
     sandbox: SandboxConfig = SandboxConfig()
+
+    @field_validator("k")
+    @classmethod
+    def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or min(value) < 1:
+            raise ValueError("pass@k needs a k of at least 1")
+        return value
 
 
 class RewardConfig(Settings):

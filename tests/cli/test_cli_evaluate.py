@@ -137,6 +137,19 @@ def test_completions_need_no_model(problem_file: Path, here: Path, rlaif: Callab
     assert [bad["line"] for bad in result["bad_lines"]] == [3, 4]
 
 
+def test_completions_with_flags_that_mean_nothing_there(problem_file: Path, here: Path, rlaif: Callable):
+    (here / "c.jsonl").write_text(json.dumps({"task_id": "mine/add", "completion": "    return a + b\n"}) + "\n")
+    line = ("evaluate", "--completions", "c.jsonl", "--problems", "two.jsonl")
+    for flag in ("--samples 3", "--temperature 0.5", "--answers a.jsonl", "--model_path smollm2-135m"):
+        done = rlaif(*line, *flag.split())
+        assert done.code == 2 and flag.split()[0] in done.err and "--completions loads none" in done.err, flag
+    (result,) = rlaif(*line, "--limit", "1", "--json").rows
+    assert result["missing"] == [] and result["protocol"]["split"] == "all"
+    for k in ("0", "-1"):
+        done = rlaif(*line, "--k", k)
+        assert done.code == 2 and "k of at least 1" in done.err
+
+
 @pytest.mark.skipif("RLAIF_SHARED" not in os.environ, reason="needs RLAIF_SHARED/data/humaneval.jsonl")
 def test_humaneval_completions(here: Path, rlaif: Callable):
     problems = Path(os.environ["RLAIF_SHARED"]) / "data" / "humaneval.jsonl"

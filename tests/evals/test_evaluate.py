@@ -190,6 +190,8 @@ def test_bad_lines_are_named_and_the_rest_is_scored(runner, tmp_path: Path) -> N
     assert scores.scored == 2 and scores.result.success.value == 0.5 and scores.result.pass_at(2).value == 1.0
     assert scores.missing == ("t/other",)
     assert json.dumps(scores.to_dict())
+    notes = score_completions(path, [problem(ADD)], runner, k=(1, 3)).result.notes
+    assert "no pass@3: no problem has 3 completions, and 2 is the most that one has" in notes
     path.write_bytes(lines[0] + b"\n" + b"bad\n" * 500)
     scores = score_completions(path, [problem(ADD)], runner)
     assert scores.bad_count == 500 and len(scores.bad_lines) == 100, "all are counted, the first hundred described"

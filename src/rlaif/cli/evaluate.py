@@ -54,7 +54,7 @@ def run(argv: Sequence[str], prog: str = "rlaif evaluate") -> int:
     parsed = command_line(prog).parse(argv)
     out: dict[str, Any]
     if parsed.settings.completions is not None:
-        result, out, lines = _evaluate_completions(parsed.settings)
+        result, out, lines = _evaluate_completions(parsed)
     else:
         result, out, lines = _evaluate_model(parsed)
     print(json.dumps(out) if "json" in parsed.switches else "\n".join(lines))
@@ -66,17 +66,23 @@ def run(argv: Sequence[str], prog: str = "rlaif evaluate") -> int:
     return 0
 
 
-def _evaluate_completions(config: EvaluateConfig) -> tuple[Any, dict[str, Any], list[str]]:
+_FOR_A_MODEL = ("model_path", "baseline", "answers", "samples", "temperature", "max_new_tokens", "dtype", "device", "seed", "threads")
+
+
+def _evaluate_completions(parsed: Parsed[EvaluateConfig]) -> tuple[Any, dict[str, Any], list[str]]:
     from rlaif.evals import score_completions
-    from rlaif.problems import load_problems
     from rlaif.sandbox import Sandbox
 
+    config = parsed.settings
     assert config.completions is not None
-    if config.baseline:
-        raise UsageError("--baseline needs a model to compare with", "--completions loads none", "leave one of the two out")
-    problems = load_problems(config.problems)
+    for name in _FOR_A_MODEL:
+        if name in parsed.given:
+            raise UsageError(f"--{name} is about a model", "--completions loads none: it scores what is in the file", "leave one of the two out")
+    if "split" not in parsed.given:  # what a file holds is scored, whichever split it is about
+        config = config.model_copy(update={"split": "all"})
+    problems = held_out_problems(config)
     with Sandbox(config.sandbox) as sandbox:
-        scores = score_completions(config.completions, problems, sandbox, config.k, name=config.problems)
+        scores = score_completions(config.completions, problems, sandbox, config.k, name=config.problems, split=config.split)
     return scores.result, scores.to_dict(), scores.result.lines()
 
 

@@ -77,11 +77,13 @@ def score_completions(
     k: tuple[int, ...] = (1,),
     *,
     name: str = "",
+    split: str = "all",
     on_report: Callable[[int, Problem, TestReport], None] | None = None,
 ) -> CompletionScores:
     """Score a JSONL file of `{"task_id": ..., "completion": ...}` (or `solution`, a whole program), in any order, n a problem.
 
     A bad line (no JSON, a field missing, an unknown task) is reported by its number, and the others are scored.
+    name, split: what `problems` are, for the result's protocol.
     Raises UsageError if the file cannot be opened or holds no line that can be scored.
     """
     from rlaif.sandbox import Job
@@ -116,12 +118,14 @@ def score_completions(
         raise UsageError(f"No line of {path} could be scored", why, 'write one {"task_id": ..., "completion": ...} a line')
     missing = tuple(problem.id for problem in problems if problem.id not in tallies)
     fewest = min(tally.row.samples + tally.row.infra for tally in tallies.values())
-    notes = [f"pass@{size} is over the problems with at least {size} completions" for size in k if size > fewest]
+    most = max(tally.row.samples + tally.row.infra for tally in tallies.values())
+    notes = [f"pass@{size} is over the problems with at least {size} completions" for size in k if fewest < size <= most]
+    notes += [f"no pass@{size}: no problem has {size} completions, and {most} is the most that one has" for size in k if size > most]
     if missing:
         notes.append(f"{len(missing)} of {len(problems)} problems have no completion and are left out")
     if bad_count:
         notes.append(f"{bad_count} lines could not be read; the first is line {bad[0].line}: {bad[0].why}")
-    protocol = Protocol(name or str(path), "all", fewest, False, 0.0, 0, 0)
+    protocol = Protocol(name or str(path), split, fewest, False, 0.0, 0, 0)
     result = collect(tallies.values(), str(path), protocol, k, 0.0, time.perf_counter() - start, sandbox.grade, tuple(notes))
     return CompletionScores(result, scored, tuple(bad), bad_count, missing)
 
