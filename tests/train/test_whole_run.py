@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from rlaif.config import JudgeConfig, TrainConfig
+from rlaif.errors import UsageError
 from rlaif.judge.ensemble import EnsembleJudge
 from rlaif.problems import load_problems
 from rlaif.runs import Console, RunDir
@@ -86,6 +87,22 @@ def test_a_dry_run_shows_a_prompt_and_a_judge_call(tiny_llama: Path, problem_fil
     said = io.StringIO()
     facts = train(config.model_copy(update={"feedback": "execution"}), console=Console(file=said, live=False)).description
     assert "none is asked" in said.getvalue() and "sample_judge_prompt" not in facts
+
+
+def test_a_dry_run_of_a_resumed_run_is_about_that_run(tiny_llama: Path, problem_file: Path, tmp_path: Path):
+    run = RunDir.create(tmp_path / "run")
+    run.write_config(tiny_config(model=str(tiny_llama), problems=str(problem_file), episodes=4, group_size=3))
+    run.write_status("interrupted", 1, 4)
+    run.close()
+    before = {path: path.read_bytes() for path in run.path.iterdir()}
+    said = io.StringIO()
+    asked = TrainConfig(output_dir=run.path, resume=True, dry_run=True)
+    facts = train(asked, console=Console(file=said, live=False)).description
+    saved = tiny_config(group_size=3)
+    assert facts["samples"] == 3 * saved.batch_size * saved.group_size and "3 episodes are left" in said.getvalue()
+    assert facts["model"] == str(tiny_llama) and {path: path.read_bytes() for path in run.path.iterdir()} == before
+    with pytest.raises(UsageError, match="with another group_size"):
+        train(TrainConfig(output_dir=run.path, resume=True, dry_run=True, group_size=5), console=Console(file=said, live=False))
 
 
 def test_the_price_of_a_paid_judge(tiny_llama: Path):

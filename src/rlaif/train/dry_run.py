@@ -10,7 +10,7 @@ from rlaif.algos.recipes import recipe_for
 from rlaif.config import TrainConfig
 from rlaif.errors import UsageError
 from rlaif.policy.weights import resolve_weights
-from rlaif.runs import Console, is_run
+from rlaif.runs import Console, RunDir, is_run
 from rlaif.sandbox import Sandbox
 from rlaif.train.samples import as_facts, cost_in_words, judge_call, policy_prompt
 from rlaif.train.setup import ProblemSets
@@ -27,7 +27,8 @@ def describe(config: TrainConfig, problems: ProblemSets, sandbox: Sandbox, conso
     if folder is not None and folder.exists() and any(folder.iterdir()) and not (config.resume or config.overwrite):
         raise UsageError(f"The folder {folder} exists and is not empty", "", "--resume, --overwrite, or another --output_dir")
     weights = resolve_weights(config.model)
-    samples = config.episodes * config.batch_size * config.group_size
+    left = max(0, config.episodes - _finished(config))
+    samples = left * config.batch_size * config.group_size
     calls = 0 if config.feedback == "execution" or config.judge.kind == "none" else samples
     facts = {
         "model": str(weights),
@@ -47,13 +48,21 @@ def describe(config: TrainConfig, problems: ProblemSets, sandbox: Sandbox, conso
     console.message(f"  train on: {problems.in_words()}; {len(problems.held_out)} held out")
     for line in problems.overlap_lines(config):
         console.message(f"            {line}")
-    console.message(f"  samples:  {samples} ({config.episodes} episodes × {config.batch_size} problems × {config.group_size} answers)")
+    if left < config.episodes:
+        console.message(f"  resumes:  {folder}, with its own settings: {left} episodes are left")
+    console.message(f"  samples:  {samples} ({left} episodes × {config.batch_size} problems × {config.group_size} answers)")
     console.message(f"  judge:    {cost_in_words(call, calls, config.judge) if call else 'none is asked'}")
     console.message(f"  memory:   about {facts['memory_bytes_estimate'] / 2**30:.1f} GiB; sandbox grade {sandbox.grade}")
     console.message(f"\nA prompt as the policy reads it ({sample.id}, {prompt[1]} tokens):\n{_indented(prompt[0])}")
     if call is not None:
         console.message(f"\nWhat the judge is asked about that problem's reference solution ({call.prompt_tokens} tokens):\n{_indented(call.text)}")
     return facts
+
+
+def _finished(config: TrainConfig) -> int:
+    """Episodes that a resumed run has behind it, by its own account."""
+    status = RunDir.open(config.output_dir).read_json("status.json") if config.resume and config.output_dir else None
+    return int(status.get("episode", 0)) if isinstance(status, dict) else 0
 
 
 def _indented(text: str) -> str:

@@ -131,6 +131,8 @@ def train(config: TrainConfig, *, hooks: Hooks | None = None, console: Console |
     hooks, console = hooks or Hooks(), console or Console()
     with ExitStack() as stack:
         if config.dry_run:
+            if config.resume and config.output_dir is not None:  # what would go on is that run, with its settings
+                config = resumed_config(config, RunDir.open(config.output_dir))
             sandbox = stack.enter_context(Sandbox(config.sandbox))
             return TrainResult(None, 0, description=describe(config, choose_problems(config, hooks), sandbox, console))
         config, hooks, console = join(config, hooks, console)
