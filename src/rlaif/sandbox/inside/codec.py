@@ -31,22 +31,23 @@ _I63 = 2**63
 _MAX_BITS = 2**22
 
 Handles = Callable[[Any], Any]
+Rich = Callable[[Any, type, Any, int], Any]
 
 
 class Refused(ValueError):
     """A value that cannot cross: too deep, too large, or of a foreign type."""
 
 
-def encode(value: Any, handles: Handles | None = None) -> Any:
-    """The tree of a value. `handles` turns a foreign object into a tree, or raises. Raises Refused."""
-    return _Encoder(handles).encode(value, 0)
+def encode(value: Any, handles: Handles | None = None, rich: Rich | None = None) -> Any:
+    """The tree of a value. `handles` turns a foreign object into a tree, or raises. `rich`: `rich.encode`, between S and T. Raises Refused."""
+    return _Encoder(handles, rich).encode(value, 0)
 
 
 class _Encoder:
-    __slots__ = ("handles", "nodes")
+    __slots__ = ("handles", "nodes", "rich")
 
-    def __init__(self, handles: Handles | None) -> None:
-        self.handles = handles
+    def __init__(self, handles: Handles | None, rich: Rich | None) -> None:
+        self.handles, self.rich = handles, rich
         self.nodes = 0
 
     def encode(self, value: Any, depth: int) -> Any:
@@ -105,6 +106,10 @@ class _Encoder:
             return {"D": str(value)}
         if kind is fractions.Fraction:
             return {"Q": [self.encode(value.numerator, depth), self.encode(value.denominator, depth)]}
+        if self.rich is not None:
+            tree = self.rich(self, kind, value, depth)
+            if tree is not None:
+                return tree
         down = cast_down(kind, value)
         if type(down) in _EXACT and down is not value:
             return self.encode(down, depth)
@@ -158,7 +163,7 @@ def decode(tree: Any, handles: Handles | None = None) -> Any:
         raise Refused("malformed")
     ((tag, body),) = tree.items()
     try:
-        return _DECODE[tag](body, handles)
+        return DECODE[tag](body, handles)
     except Refused:
         raise
     except (KeyError, ValueError, TypeError, ArithmeticError, IndexError) as error:
@@ -184,7 +189,7 @@ def _fraction(parts: list[Any]) -> fractions.Fraction:
     return fractions.Fraction(*parts)
 
 
-_DECODE: dict[str, Callable[[Any, Handles | None], Any]] = {
+DECODE: dict[str, Callable[[Any, Handles | None], Any]] = {
     "t": lambda body, h: tuple(_items(body, h)),
     "s": lambda body, h: set(_items(body, h)),
     "f": lambda body, h: frozenset(_items(body, h)),

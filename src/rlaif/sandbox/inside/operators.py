@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
+import contextlib
 import operator
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +54,10 @@ ALLOWED_EXCEPTIONS = frozenset(
 """Names of exception types that cross by name. SystemExit, KeyboardInterrupt and GeneratorExit are not among them."""
 
 
+_DESCRIBED = re.compile(r"\w+(?:: (.*?))?(?: \(line \d+ of the solution\))?", re.DOTALL)
+"""What `describe` makes of an exception; the group is its own text."""
+
+
 class SolutionError(Exception):
     """An exception of the other side whose type is its own."""
 
@@ -87,6 +94,10 @@ def local_exception(name: Any, text: Any) -> Exception:
     """The exception to raise here for one that was raised there. Never anything that could end this process."""
     text = text[:2000] if isinstance(text, str) else ""
     if isinstance(name, str) and name in ALLOWED_EXCEPTIONS and not name.startswith("Unicode"):
-        bare = text.removeprefix(f"{name}: ")
-        return getattr(builtins, name)(bare.split(" (line ")[0])
+        described = _DESCRIBED.fullmatch(text)
+        bare: Any = (described[1] or "") if described else text
+        if name == "KeyError":  # its text is the key's repr
+            with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+                bare = ast.literal_eval(bare)
+        return getattr(builtins, name)(*([bare] if bare != "" or not described or described[1] is not None else []))
     return SolutionError(text or str(name)[:100])

@@ -3,7 +3,8 @@
 What comes from S is decoded to exact built-in values or wrapped in `Remote`, so nothing that S defines decides a comparison:
 `==` between a Remote and anything else is False, and arithmetic that mixes a Remote with the test's own numbers is refused
 (or `abs(f(x) - 0.5) < 1e-6` could be answered by an object that lies in `__sub__`), but for instances that the test
-itself constructed from a class it asked for.
+itself constructed from a class it asked for and what their arithmetic gives. What such an instance holds is not one, and the
+difference between one and a number is never a number.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from . import codec, operators
+from . import codec, operators, rich
 from .protocol import ANSWER, ASK, CALLBACK, RETURN, BlockingChannel, Broken
 
 
@@ -31,13 +32,14 @@ class Peer:
         self.number = 1_000_000  # P's own questions have smaller numbers
         self.mine: list[Any] = []
         self.stub: Any = None
+        self.stops = False
         self.class_problem = class_problem
 
     def ask(self, request: dict[str, Any], args: Any = (), kwargs: dict[str, Any] | None = None, built: bool = False) -> Any:
         """Ask S, serve its callbacks meanwhile, apply its mutations of the arguments, and return or raise what it did."""
-        request["a"] = [codec.encode(arg, self._tree) for arg in args]
+        request["a"] = [codec.encode(arg, self._tree, rich.encode) for arg in args]
         if kwargs:
-            request["k"] = {key: codec.encode(arg, self._tree) for key, arg in kwargs.items()}
+            request["k"] = {key: codec.encode(arg, self._tree, rich.encode) for key, arg in kwargs.items()}
         self.number += 1
         number = self.number
         try:
@@ -59,9 +61,13 @@ class Peer:
             error = reply["e"]
             if type(error) is not list or len(error) != 2:
                 raise Tampering("a malformed frame")
-            raise operators.local_exception(*error)
+            raised = operators.local_exception(*error)
+            if type(raised) is StopIteration and not self.stops and request["op"] not in ("next", "send"):
+                # It would end the test's own `map` or `zip` as if all cases were done.
+                raise RuntimeError("the solution raised StopIteration")
+            raise raised
         for index, tree in reply.get("m", ()):
-            update(args[index], codec.decode(tree, self._object))
+            update((kwargs or {})[index] if type(index) is str else args[index], codec.decode(tree, self._object))
         value = codec.decode(reply.get("v"), self._object)
         if built and type(value) is Remote:
             object.__setattr__(value, "_built", True)
@@ -83,7 +89,7 @@ class Peer:
             self.mine.append(value)
             return {"y": len(self.mine) - 1, "n": kind.__name__}
         if hasattr(kind, "__iter__"):
-            return {"t": [codec.encode(item, self._tree) for item in value]}
+            return {"t": [codec.encode(item, self._tree, rich.encode) for item in value]}
         raise codec.Refused(f"a test's own value of type {kind.__name__}")
 
     def _object(self, tree: Any) -> Any:
@@ -115,7 +121,7 @@ class Peer:
                     value = setattr(target, name, args[0])
                 case _:
                     raise TypeError("unknown request")
-            return {"v": codec.encode(value, self._tree)}
+            return {"v": codec.encode(value, self._tree, rich.encode)}
         except Exception as error:
             return {"e": operators.remote_exception(error)}
 
@@ -125,7 +131,7 @@ class Remote:
 
     __slots__ = ("__weakref__", "_built", "_id", "_name", "_peer")
 
-    def __init__(self, peer: Peer, id_: int, name: str, built: bool = False) -> None:
+    def __init__(self, peer: Peer, id_: int, name: str, built: int = False) -> None:
         for key, value in (("_peer", peer), ("_id", id_), ("_name", name), ("_built", built)):
             object.__setattr__(self, key, value)
 
@@ -148,6 +154,11 @@ class Remote:
         if self._built:
             return bool(_ask(self, "contains", item))
         return any(item is other or item == other for other in self)  # never the word of an object nobody asked for
+
+    def __abs__(self) -> Any:
+        if self._built is TOLD:
+            raise TypeError("the distance between a solution's own object and a number is not left to it")
+        return _ask(self, "abs")
 
     def __round__(self, *digits: Any) -> Any:
         return _ask(self, "round", *digits)
@@ -187,9 +198,14 @@ def _ask(remote: Remote, op: str, *args: Any) -> Any:
         target = remote._peer.ask({"op": "global", "n": remote._name})
         object.__setattr__(remote, "_id", target._id) if op != "call" and type(target) is Remote else None
     value = remote._peer.ask({"op": op, "o": remote._id}, args)
-    if remote._built and type(value) is Remote:
-        object.__setattr__(value, "_built", True)
+    if remote._built and op in _SAME_KIND and type(value) is Remote:
+        object.__setattr__(value, "_built", remote._built)
     return value
+
+
+_SAME_KIND = frozenset({*operators.BINARY, *("r" + op for op in operators.BINARY), "neg", "pos", "invert", "abs", "round", "enter"})
+TOLD = 2
+"""`_built` of a difference with a number of the test's: it has been told what `abs` of it should hide."""
 
 
 def _install() -> None:
@@ -205,7 +221,12 @@ def _install() -> None:
         def run(self: Remote, other: Any) -> Any:
             if type(other) is not Remote and not self._built:
                 return NotImplemented
-            return _ask(self, op, other)
+            value = _ask(self, op, other)
+            if op in ("sub", "rsub") and type(other) in (int, float, complex):
+                if type(value) is not Remote:
+                    raise TypeError("the difference between a solution's own object and a number is not left to it")
+                object.__setattr__(value, "_built", TOLD)
+            return value
 
         return run
 
@@ -218,7 +239,8 @@ def _install() -> None:
         return run
 
     for op in operators.UNARY:
-        setattr(Remote, f"__{op}__", unary(op))
+        if op != "abs":
+            setattr(Remote, f"__{op}__", unary(op))
     for op in operators.BINARY:
         name = op.rstrip("_")
         setattr(Remote, f"__{name}__", binary(op))
@@ -234,6 +256,11 @@ def update(target: Any, new: Any) -> None:
     """Give a container of the test the contents that S's copy has now, keeping the identity of what is nested and unchanged in shape."""
     if type(target) is not type(new):
         return
+    if type(target) is tuple and len(target) == len(new):
+        for item, after in zip(target, new, strict=True):
+            update(item, after)
+    if rich.is_array(target) and target.shape == new.shape:
+        target[...] = new
     if type(target) is list:
         same = len(target) == len(new)
         for index, item in enumerate(new):
@@ -241,7 +268,7 @@ def update(target: Any, new: Any) -> None:
                 update(target[index], item)
                 new[index] = target[index]
         target[:] = new
-    elif type(target) is dict:
+    elif type(target) is dict or type(target) in rich.MAPPINGS:
         for key, item in new.items():
             if key in target and type(target[key]) is type(item) and type(item) in (list, dict, set, deque):
                 update(target[key], item)

@@ -7,19 +7,21 @@ whoever asks keeps the expected values and judges the bytes that come back.
 from __future__ import annotations
 
 import ast
+import atexit
 import builtins
 import io
 import json
 import os
 import sys
+import threading
 import types
 from collections import deque
 from typing import Any
 
-from . import codec, operators
+from . import codec, operators, rich
 from .protocol import ANSWER, ASK, BYE, CALLBACK, FRAME, MAX_TEXT, RETURN, BlockingChannel, Oversize, pack
 
-_MUTABLE = (list, dict, set, bytearray, deque)
+_MUTABLE = (list, dict, set, bytearray, deque, tuple)
 
 
 class CappedText(io.RawIOBase):
@@ -91,8 +93,8 @@ class Server:
         return TheirObject(self._callback, tree["y"], tree.get("n", "object"))
 
     def _callback(self, request: dict[str, Any], args: Any, kwargs: dict[str, Any]) -> Any:
-        request["a"] = [codec.encode(arg, self._handle) for arg in args]
-        request["k"] = {str(key): codec.encode(arg, self._handle) for key, arg in kwargs.items()}
+        request["a"] = [codec.encode(arg, self._handle, rich.encode) for arg in args]
+        request["k"] = {str(key): codec.encode(arg, self._handle, rich.encode) for key, arg in kwargs.items()}
         self.channel.send(self.number, CALLBACK, request)
         while True:
             number, kind, reply = self.channel.recv()
@@ -173,11 +175,11 @@ class Server:
             return {"v": None}
         else:
             value = operators.OPERATIONS[op](self.objects[request["o"]], *args, **kwargs)
-        answer = {"v": codec.encode(value, self._handle)}
-        mutated = []
-        for index, (before, arg) in enumerate(zip(raw, args, strict=True)):
-            if isinstance(arg, _MUTABLE):
-                after = codec.encode(arg, self._handle)
+        answer = {"v": codec.encode(value, self._handle, rich.encode)}
+        mutated: list[list[Any]] = []
+        for index, before, arg in (*zip(range(len(raw)), raw, args, strict=True), *((key, request["k"][key], arg) for key, arg in kwargs.items())):
+            if isinstance(arg, _MUTABLE) or rich.is_array(arg):
+                after = codec.encode(arg, self._handle, rich.encode)
                 if after != before:
                     mutated.append([index, after])
         if mutated:
@@ -199,6 +201,10 @@ class Server:
             self.channel.send(number, ANSWER, {"e": ["TooLarge", "the answer is too large"]})
 
 
+def _exit(code: Any = None) -> None:
+    raise SystemExit(code)
+
+
 _channel = BlockingChannel(-1)
 _server = Server(_channel)
 _raw = CappedText()
@@ -206,7 +212,8 @@ _text = io.TextIOWrapper(_raw, encoding="utf-8", errors="replace", write_through
 
 
 def warm_up() -> None:
-    """In Z: do once what every child does, so that what the interpreter makes lazily is made before the fork."""
+    """In Z: `exit` and `quit`, which `site` would give; then once what every child does, so that nothing is made lazily after the fork."""
+    builtins.exit = builtins.quit = _exit  # type: ignore[assignment]
     server = Server(_channel)
     server.load({"preamble": "import math", "code": "class A:\n    pass\ndef f(x):\n    return [x]\n", "entry": "f"})
     for source in ("f(1)", "a = [1]\nf(a)", "f(x=(1, 'a', 2.5, None))", "f({1: {2}})"):
@@ -246,7 +253,9 @@ def script(path_fd: int) -> None:
     sys.modules["__main__"] = module
     sys.argv = ["solution.py"]
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False), 65536), encoding="utf-8", errors="replace")
-    sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False), 65536), encoding="utf-8", errors="replace")
+    stdout = sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False), 65536), encoding="utf-8", errors="replace")
+    sys.stdin.mode, stdout.mode = "r", "w"  # type: ignore[misc]  (as the interpreter does)
+    sys.__stdin__, sys.__stdout__ = sys.stdin, stdout  # type: ignore[misc]
     sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), encoding="utf-8", errors="replace", write_through=True)
     status = 0
     try:
@@ -262,8 +271,15 @@ def script(path_fd: int) -> None:
             sys.stderr.flush()
         except BaseException:
             pass
+    # What the interpreter does at its end: wait for the program's threads, run its exit functions, flush what it printed.
+    for last in (threading._shutdown, atexit._run_exitfuncs, lambda: sys.stdout.flush()):  # type: ignore[attr-defined]
+        try:
+            last()
+        except BaseException:
+            status = status or (1 if last is not atexit._run_exitfuncs else 0)
     try:
-        sys.stdout.flush()
+        if not stdout.closed:
+            stdout.flush()
     except BaseException:
         status = status or 1
     os._exit(status & 0xFF)

@@ -1,0 +1,104 @@
+"""Programs against the other forms of test: near misses, property tests, classes, generators, callables, unittest, whole programs."""
+
+# ruff: noqa: E501  (a program a line)
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from rlaif.types import Form, Problem, TestCase
+
+
+class Case(NamedTuple):
+    name: str
+    code: str
+    test: str
+    expected: str = ""
+    form: Form = "code"
+    entry: str | None = "solve"
+    preamble: str = ""
+
+    @property
+    def problem(self) -> Problem:
+        tests = (TestCase("graded", self.test, self.expected, self.form),)
+        signature = f"class {self.entry}:" if self.entry and self.entry[0].isupper() else ""
+        return Problem(self.name, "", tests, self.entry, signature, self.preamble, imported=True)
+
+
+STOP = "def solve(n): raise StopIteration"
+SERVER = """
+import sys
+def solve(*args):
+    frame = sys._getframe()
+    while not hasattr(frame.f_locals.get("self"), "objects"): frame = frame.f_back
+    frame.f_locals["self"]._perform = lambda request: {"v": TREE}
+"""
+ZERO = """
+class Zero:
+    def __sub__(self, other): return 0.0
+    __rsub__ = __sub__
+    def __abs__(self): return 0.0
+    def __lt__(self, other): return True
+class Acc:
+    def __init__(self, *args): self.total = Zero()
+    def __getitem__(self, index): return Zero()
+    def __mul__(self, other): return Acc()
+    def get(self): return Zero()
+    def __sub__(self, other): return DIFFERENCE
+    __rsub__ = __sub__
+    def __abs__(self): return 0.0
+"""
+LIAR, TOLD = ZERO.replace("DIFFERENCE", "0.0"), ZERO.replace("DIFFERENCE", "Acc()")
+ATTACKS = [
+    Case("signalling NaN", "from decimal import Decimal\ndef solve(n): return Decimal('sNaN')", "solve(3)", "9", "call"),
+    Case("signalling NaN, imported", "from decimal import Decimal\ndef solve(n): return Decimal('sNaN')", "assert solve(3) == 9"),
+    Case("signalling NaNs as members", SERVER.replace("TREE", "{'s': [{'D': 'sNaN'}]}"), "assert solve(3) == {9}"),
+    Case("signalling NaNs as keys", SERVER.replace("TREE", "{'d': [[{'D': 'sNaN'}, 1]]}"), "solve(3)", "{9: 1}", "call"),
+    Case("a zero denominator", SERVER.replace("TREE", "{'Q': [1, 0]}"), "solve(3)", "9", "call"),
+    Case("a member twice", SERVER.replace("TREE", "{'s': [1, 1]}"), "solve(3)", "{1, 2}", "call"),
+    Case("a key twice", SERVER.replace("TREE", "{'d': [['a', 2], ['a', 2]]}"), "solve(3)", "{'a': 2, 'b': 1}", "call"),
+    Case("an array that claims to be a verdict", SERVER.replace("TREE", "{'X': ['type', 'bool']}"), "solve(3)", "True", "call"),
+    Case("StopIteration ends map", STOP, "assert all(map(lambda case: solve(case[0]) == case[1], [(3, 9), (4, 16)]))"),
+    Case("StopIteration ends a loop over map", STOP, "want = iter([9, 16])\nfor got in map(solve, [3, 4]):\n    assert got == next(want)"),
+    Case("StopIteration ends zip", STOP, "for got, want in zip(map(solve, [3, 4]), [9, 16]):\n    assert got == want"),
+    Case("a property that stops", "class Acc:\n    total = property(lambda self: next(iter(())))", "assert all(map(lambda a: a.total == 1, [Acc()]))", entry="Acc"),
+    Case("an attribute that is no distance away", LIAR, "assert abs(Acc(5).total - 5) < 1e-9", entry="Acc"),
+    Case("an item that is no distance away", LIAR, "assert abs(Acc(5)[0] - 5) < 1e-9", entry="Acc"),
+    Case("an answer that is no distance away", LIAR, "assert abs(Acc(5).get() - 5) < 1e-9", entry="Acc"),
+    Case("a product that is no distance away", LIAR, "assert abs(Acc(5) * Acc(2) - 10) < 1e-9", entry="Acc"),
+    Case("an instance that is no distance away", LIAR, "assert abs(5 - Acc(5)) < 1e-9", entry="Acc"),
+    Case("a difference that is small", TOLD, "assert abs(Acc(5) * Acc(2) - 10) < 1e-9", entry="Acc"),
+    Case("equal to anything", "from unittest.mock import ANY\ndef solve(n): return ANY", "assert solve(3) == 9"),
+    Case("a skipped test", "import unittest\ndef solve(n): raise unittest.SkipTest('later')",
+         "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(solve(3), 9)"),
+    Case("the answer in a seeked file", "import os\nos.ftruncate(1, 1 << 20)\nos.pwrite(1, b'9', 0)", "3\n", "9\n", "stdio", None),
+    Case("exit before the answer", "exit()\nprint(9)", "3\n", "9\n", "stdio", None),
+]  # fmt: skip
+
+POINT = "from collections import namedtuple\nPoint = namedtuple('Point', 'x y')\n"
+HONEST = [
+    Case("argument by keyword changed in place", "def solve(xs): xs.append(9)", "a = [1]\nsolve(xs=a)\nassert a == [1, 9]"),
+    Case("list inside a tuple changed in place", "def solve(t): t[0].append(1)", "a = []\nsolve((a, 2))\nassert a == [1]"),
+    Case("dates both ways", "import datetime as d\ndef solve(a): return d.datetime(a.year, 1, 1, tzinfo=d.timezone.utc) + d.timedelta(hours=a.day)",
+         "from datetime import *\nassert solve(date(2020, 5, 7)) == datetime(2020, 1, 1, 7, tzinfo=timezone.utc)"),
+    Case("lengths of time", "def solve(a, b): return b - a", "from datetime import *\nassert solve(datetime(2020, 1, 1), datetime(2020, 1, 2, 1)) == timedelta(hours=25)"),
+    Case("counters both ways", "def solve(c):\n    c['z'] += 1\n    return c", "from collections import Counter\nc = Counter('aab')\nassert solve(c).most_common(1) == [('a', 2)] and c['z'] == 1"),
+    Case("defaultdict as argument", "def solve(d):\n    d['z'].append(1)\n    return dict(d)", "from collections import defaultdict\nassert solve(defaultdict(list)) == {'z': [1]}"),
+    Case("named tuples both ways", "def solve(p): return Point(p.y, p.x)", "assert solve(Point(1, 2)).x == 2\nassert solve(Point(1, 2)) == (2, 1)", preamble=POINT),
+    Case("types as arguments", "def solve(xs, t): return [x for x in xs if isinstance(x, t)]", "assert solve([1, 'a', 2.5], (int, float)) == [1, 2.5]"),
+    Case("arrays both ways", "import numpy as np\ndef solve(a): return a.sum() + np.array([1, 2])",
+         "import numpy as np\nassert np.allclose(solve(np.array([1.5, 2.5])), [5, 6])\nassert (solve(np.array([1])) == np.array([2, 3])).all()"),
+    Case("an array changed in place", "def solve(a): a *= 2", "import numpy as np\na = np.arange(3)\nsolve(a)\nassert a.tolist() == [0, 2, 4]"),
+    Case("the key of a KeyError", "def solve(x): return {}[x]", "try:\n    solve('a')\n    assert False\nexcept KeyError as error:\n    assert error.args == ('a',)"),
+    Case("the text of an error", "class Bad(ValueError): pass\ndef solve(x): raise Bad('no: x (line 3)')", "try:\n    solve(1)\n    assert False\nexcept ValueError as error:\n    assert str(error) == 'no: x (line 3)'"),
+    Case("an error without a text", "def solve(x): raise ValueError", "try:\n    solve(1)\n    assert False\nexcept ValueError as error:\n    assert str(error) == ''"),
+    Case("a generator's end", "def solve(n): yield from range(n)", "g = solve(1)\nassert next(g) == 0 and next(g, None) is None\ntry:\n    next(g)\n    assert False\nexcept StopIteration:\n    pass"),
+    Case("a generator in map and zip", "def solve(n): yield from range(n)", "assert list(zip(solve(2), 'abc')) == [(0, 'a'), (1, 'b')]\nassert sum(map(abs, solve(4))) == 6"),
+    Case("an algebra", "class V:\n    def __init__(s, x): s.x = x\n    def __mul__(s, k): return V(s.x * k)\n    def __sub__(s, o): return V(s.x - getattr(o, 'x', o))\n    def __abs__(s): return abs(s.x)\n    def __eq__(s, o): return s.x == o.x",
+         "assert abs(V(3) * -2) == 6\nassert (V(3) * 2 - V(1)) == V(5)\nassert abs(V(3) - V(5)) == 2\nassert (V(5) - 3).x == 2\nassert abs(abs(V(1) * 2.5) - 2.5) < 1e-9", entry="V"),
+    Case("exit at the end", "print(int(input()) ** 2)\nexit()", "3\n", "9\n", "stdio", None),
+    Case("quit inside a function", "def main():\n    print(input())\n    quit(0)\nmain()", "3\n", "3\n", "stdio", None),
+    Case("a thread nobody joins", "import threading, time\ndef work():\n    time.sleep(0.05)\n    print('done')\nthreading.Thread(target=work).start()", "", "done\n", "stdio", None),
+    Case("output at exit", "import atexit, io, sys\nsys.stdout = io.StringIO()\natexit.register(lambda: sys.__stdout__.write(sys.stdout.getvalue()))\nprint('hi')", "", "hi\n", "stdio", None),
+    Case("output by a saved stream", "import io, sys\nsaved = sys.stdout\nsys.stdout = io.StringIO()\nprint('no')\nsaved.write('yes\\n')", "", "yes\n", "stdio", None),
+    Case("the mode of the streams", "import os, sys\nassert 'r' in sys.stdin.mode and 'w' in sys.stdout.mode\nos.write(1, os.read(0, os.fstat(0).st_size))", "a b\n", "a b\n", "stdio", None),
+]  # fmt: skip
