@@ -6,7 +6,7 @@
     python benchmarks/judge.py card --figures figures.json --speed speed.json --adapter src/rlaif/judge/embedded
     python benchmarks/judge.py memory
 
-collect  samples the built-in TEST problems with each policy, and makes mutants and rewrites of their references; labels come from every test
+collect  samples the TEST problems of --problems with each policy, and makes mutants and rewrites of their references; labels come from every test
 compare  AUROC, pair accuracy, ECE and Brier score of each judge, for each policy's samples and for mutants, in all and per difficulty
 speed    judgements a second with the shared prefix on and off
 memory   what the judge costs beside a policy: its own frozen copy (full-weight training), or none (a LoRA on the same base)
@@ -51,7 +51,7 @@ CHUNK = 16
 
 def collect(options: argparse.Namespace) -> None:
     """One file for mutants and rewrites, one per policy; each is gone on with if it was cut off."""
-    problems = load_problems("builtin", split="test", limit=options.limit)
+    problems = load_problems(options.problems, split="test", limit=options.limit)
     with Sandbox(SandboxConfig(timeout_s=3.0)) as sandbox:  # mutants loop for ever more often than not
         made_with = {"per_problem": options.per_problem}
         fill(
@@ -207,6 +207,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--problems", default="builtin")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--most", type=int)
     parser.add_argument("--figures", type=Path)
