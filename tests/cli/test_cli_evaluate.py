@@ -178,6 +178,13 @@ def test_lists_and_counts(rlaif: Callable):
     assert count["problems"] == len(load_problems("builtin")) == sum(count["topic"].values())
 
 
+def test_a_listed_prompt_cannot_steer_the_terminal(here: Path, rlaif: Callable):
+    row = {"id": "\x1b[2Ja", "prompt": "Wipe \x1b]0;owned\x07 it.", "test_input": "f(1)", "expected_output": "1"}
+    (here / "evil.jsonl").write_text(json.dumps(row))
+    out = rlaif("problems", "list", "evil.jsonl").out
+    assert "\x1b" not in out and "\\x1b]0;owned" in out
+
+
 def test_fresh_problems_are_fixed_by_the_seed_and_can_be_trained_on(here: Path, rlaif: Callable):
     words = ("problems", "generate", "--family", "pipeline,grid_paths", "-n", "4", "--seed", "7")
     done = rlaif(*words, "--out", "fresh.jsonl")

@@ -144,9 +144,9 @@ def _list(argv: Sequence[str]) -> int:
             fields = {"id": one.id, "topic": one.topic, "difficulty": one.difficulty, "split": one.split, "entry_point": one.entry_point}
             print(json.dumps(fields | {"tests": tests, "reference": one.reference is not None, "pass_rates": rates, "prompt": one.prompt}))
         else:
-            prompt = " ".join(one.prompt.split())
+            prompt = printable(" ".join(one.prompt.split()), 1, 90)  # a stranger's text, which must not steer the terminal
             solved = "".join(f"  {model} {rate:.0%}" for model, rate in rates.items())
-            print(f"{one.id}  {one.difficulty}  {one.split}  {len(one.tests)} tests{solved}  {prompt if len(prompt) <= 90 else prompt[:89] + '…'}")
+            print(f"{printable(one.id, 1)}  {one.difficulty}  {one.split}  {len(one.tests)} tests{solved}  {prompt}")
     return 0
 
 
