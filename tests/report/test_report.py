@@ -226,6 +226,25 @@ def test_a_line_that_no_run_writes_is_named(tmp_path, log, line):
         build_report(run.path)
 
 
+def test_what_hides_or_reorders_text_is_shown_by_its_code_point(tmp_path):
+    run = make_run(tmp_path / "a", episodes=1)
+    run.log_alarm(1, "drift", "\u202eevil\x1b[2J <b>naïve 日本</b>")
+    run.write_config({**run.read_config(), "model": "mo\u200bdel"})
+    other = make_run(tmp_path / "b\u202e", episodes=1)
+    for path in (build_report(run.path), compare_report(run.path, other.path, tmp_path / "c.html")):
+        text = path.read_text()
+        assert not re.search("[\u202e\u200b\x1b]", text)
+    page = Page(build_report(run.path).read_text())
+    assert "\\u202eevil\\x1b[2J <b>naïve 日本</b>" in page.text and "mo\\u200bdel" in page.text
+
+
+def test_a_tile_is_coloured_only_for_a_change_that_it_shows():
+    from rlaif.report.build import _tiles
+
+    tiles = _tiles({"values": {"reward_mean": [0.561, 0.562], "pass_rate": [0.5, 0.6], "judge_agreement": [0.6, 0.5]}}, None)
+    assert [tile["change"] for tile in tiles] == ["flat", "better", "worse"]
+
+
 def test_a_run_of_its_first_second(tmp_path):
     run = RunDir.create(tmp_path / "a")
     page = Page(build_report(run.path).read_text())

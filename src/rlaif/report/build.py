@@ -191,7 +191,8 @@ def _tiles(series: dict[str, Any], held_out: dict[str, Any] | None) -> list[dict
         few = max(1, min(5, len(present) // 3))
         first, last = sum(present[:few]) / few, sum(present[-few:]) / few
         metric = describe(name)
-        change = "flat" if metric.better is None or first == last else "better" if (last > first) == (metric.better == "up") else "worse"
+        same = format_value(name, first) == format_value(name, last)  # no colour for a change that the tile itself does not show
+        change = "flat" if metric.better is None or same else "better" if (last > first) == (metric.better == "up") else "worse"
         tiles.append(
             {
                 "title": metric.title,

@@ -19,18 +19,27 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from rlaif.runs.metrics import format_seconds, format_value
+from rlaif.runs.text import printable
 
 ASSETS = Path(__file__).parent / "assets"
+MAX_COLUMNS = 4000
 
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_visible
+    )
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
     environment.filters["signed"] = lambda value: f"{value:+.1f}"
     environment.filters["seconds"] = format_seconds
     environment.globals["format_value"] = format_value
     return environment
+
+
+def _visible(value: Any) -> Any:
+    """Characters that hide or reorder text by their code points, as the script's own `visible` does it; Markup is ours and stays."""
+    return printable(value, max_columns=MAX_COLUMNS) if type(value) is str else value
 
 
 @cache
