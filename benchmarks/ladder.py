@@ -3,12 +3,11 @@
     python benchmarks/ladder.py --out ladder --seed 0
     python benchmarks/ladder.py --out ladder --seed 0 --rungs sft,execution,hybrid,ai
 
-The first rung, `warm`, is the warm start that the default recipe has: supervised steps on reference solutions. Every other starts from its model
-and trains as long as the default run does, in answers: `sft` (supervised steps on as many answers as the RL runs train on, in one schedule from the
-base), `rejection` (RAFT), `execution`, `ai`, `naive` (the plain mean of the share of tests passed and the judge's score, for every program),
-`hybrid` (the default run), `grpo`, `trl` (TRL's GRPOTrainer with the reward of `execution`; needs trl). Settings are those of
-recipes/default.toml. Each is a run folder under --out; one that is finished is not done again. The table is OUT/ladder.md, its
-numbers OUT/ladder.json.
+Every rung starts from the untrained model and learns from as many answers: `sft` (supervised steps on reference solutions), `rejection` (RAFT),
+`execution`, `ai`, `naive` (the plain mean of the share of tests passed and the judge's score, for every program), `hybrid`, `grpo`, `trl` (TRL's
+GRPOTrainer with the reward of `execution`; needs trl). Settings are those of recipes/default.toml without its warm start; `default` is that
+recipe whole, which is `hybrid` after 48 steps of `sft`. Each is a run folder under --out; one that is finished is not done again. The table is
+OUT/ladder.md, its numbers OUT/ladder.json; with --rungs two halves can run side by side into folders of their own.
 """
 
 from __future__ import annotations
@@ -37,16 +36,17 @@ from rlaif.train.warm_start import warm_start
 from rlaif.types import Feedback, Problem
 
 RUNGS: dict[str, dict[str, Any]] = {
-    "warm": {},
     "sft": {},
     "rejection": {"algo": "raft", "feedback": "execution"},
     "execution": {"feedback": "execution"},
     "ai": {"feedback": "ai"},
     "naive": {},
     "hybrid": {},
+    "default": {},
     "grpo": {"algo": "grpo"},
     "trl": {},
 }
+RECIPE = Path(__file__).parents[1] / "recipes" / "default.toml"
 
 
 class NaiveMix(RewardEngine):
@@ -64,29 +64,27 @@ class NaiveMix(RewardEngine):
         return replace(one, reward=0.5 * share + 0.5 * score)
 
 
-def run_rl(name: str, config: TrainConfig, known: dict[str, Any]) -> None:
-    """One RL rung through the real loop. known: the evaluation of the weights it starts from; the same weights, prompts and seed answer the same."""
-    build, curriculum, evaluate = loop.build_engine, loop.build_curriculum, loop.Session.evaluate
-    taught = config.model_copy(update={"sft_steps": 1})  # the weights have had their warm start, though not in this run
+def run_rl(name: str, config: TrainConfig, known: dict[str, Any] | None) -> None:
+    """One rung through the real loop. known: the evaluation of the untrained model; the same weights, prompts and seed answer the same."""
+    build, evaluate = loop.build_engine, loop.Session.evaluate
 
     def once(session: loop.Session, when: str) -> EvalResult:
-        if when != "before":
+        if when != "before" or known is None:
             return evaluate(session, when)
         session.run.write_evaluation(when, known)
         return EvalResult.from_dict(known)
 
     loop.Session.evaluate = once
-    loop.build_curriculum = lambda problems, config: curriculum(problems, taught)
     if name == "naive":
         loop.build_engine = lambda config, sandbox, judge, hooks: NaiveMix(sandbox, judge, "hybrid")
     try:
         loop.train(config, console=Console(live=False))
     finally:
-        loop.build_engine, loop.build_curriculum, loop.Session.evaluate = build, curriculum, evaluate
+        loop.build_engine, loop.Session.evaluate = build, evaluate
 
 
 def supervised(config: TrainConfig, folder: Path, train: list[Problem]) -> Policy:
-    """The base after `sft_steps` steps, through the file that the other rungs load."""
+    """The base after `sft_steps` steps."""
     torch.manual_seed(config.seed)
     policy = load_policy(config.model, device=config.device, dtype=config.dtype)
     warm_start(policy, train, config, torch.Generator().manual_seed(config.seed), lambda step, loss: None)
@@ -94,7 +92,7 @@ def supervised(config: TrainConfig, folder: Path, train: list[Problem]) -> Polic
     return load_policy(str(folder / "model"), device=config.device, dtype=config.dtype, trainable=False)
 
 
-def outside_rl(config: TrainConfig, learn: Callable[[TrainConfig, Path, list[Problem]], Policy], known: dict[str, Any] | None = None) -> None:
+def outside_rl(config: TrainConfig, learn: Callable[[TrainConfig, Path, list[Problem]], Policy], known: dict[str, Any] | None) -> None:
     """A control that is no RL run of ours, evaluated before and after exactly as those are."""
     console = Console(live=False)
     run = RunDir.create(config.output_dir, overwrite=True)
@@ -146,7 +144,7 @@ def with_trl(config: TrainConfig, folder: Path, train: list[Problem]) -> Policy:
             args=GRPOConfig(
                 output_dir=str(folder / "trl"),
                 learning_rate=config.learning_rate,
-                lr_scheduler_type="constant",
+                lr_scheduler_type=config.learning_rate_schedule,
                 per_device_train_batch_size=config.batch_size * config.group_size,
                 num_generations=config.group_size,
                 max_completion_length=config.max_new_tokens,
@@ -167,41 +165,44 @@ def with_trl(config: TrainConfig, folder: Path, train: list[Problem]) -> Policy:
     return load_policy(str(folder / "trl_model"), device=config.device, dtype=config.dtype, trainable=False)
 
 
-def climb(name: str, config: TrainConfig, warm_model: Path, known: dict[str, Any]) -> None:
-    """Run one rung. known: the first rung's evaluations."""
-    after_warm = config.model_copy(update={"model": str(warm_model), "sft_steps": 0})
+def climb(name: str, config: TrainConfig, known: dict[str, Any] | None) -> None:
+    """One rung. known: the evaluation of the untrained model, once there is one."""
     match name:
-        case "warm":
-            outside_rl(config, supervised)
         case "sft":
             answers = config.episodes * config.batch_size * config.group_size
-            steps = config.sft_steps + answers // config.sft_batch_size
-            outside_rl(config.model_copy(update={"sft_steps": steps}), supervised, known["before"])
+            outside_rl(config.model_copy(update={"sft_steps": answers // config.sft_batch_size}), supervised, known)
         case "trl":
-            outside_rl(after_warm, with_trl, known["after"])
+            outside_rl(config, with_trl, known)
         case _:
-            run_rl(name, after_warm, known["after"])
+            run_rl(name, config, known)
 
 
-def row(name: str, folder: Path, base: EvalResult, warm: EvalResult) -> dict[str, Any]:
-    """A finished rung's numbers: its lift over the untrained base, and over the warm start."""
-    after = EvalResult.from_dict(RunDir.open(folder).evaluations()["after"])
-    found: dict[str, Any] = {"rung": name, "base": base.success.value, "after": after.success.value, "problems": len(after.rows)}
-    for over, before in (("base", base), ("warm", warm)):
-        lift = compare(before, after).overall
-        found[f"over_{over}"] = {"lift": lift.difference.value, "low": lift.difference.low, "high": lift.difference.high, "p_value": lift.p_value}
-    return found
+def row(name: str, folder: Path) -> dict[str, Any]:
+    """A finished rung's numbers."""
+    found = {when: EvalResult.from_dict(result) for when, result in RunDir.open(folder).evaluations().items()}
+    lift = compare(found["before"], found["after"]).overall
+    return {
+        "rung": name,
+        "base": found["before"].success.value,
+        "after": found["after"].success.value,
+        "problems": len(found["after"].rows),
+        "lift": lift.difference.value,
+        "low": lift.difference.low,
+        "high": lift.difference.high,
+        "better": lift.wins,
+        "worse": lift.losses,
+        "p_value": lift.p_value,
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| rung | held-out success | over the base (95% interval, paired) | over the warm start | p |",
+        "| rung | held-out success | over the base (95% interval, paired) | better, worse | sign test |",
         "| --- | --- | --- | --- | --- |",
     ]
     for one in rows:
-        base, warm = (f"{100 * x['lift']:+.1f} ({100 * x['low']:+.1f} to {100 * x['high']:+.1f})" for x in (one["over_base"], one["over_warm"]))
-        told = ["", ""] if one["rung"] == "warm" else [warm, f"{one['over_warm']['p_value']:.2g}"]
-        lines.append(f"| {one['rung']} | {one['after']:.1%} | {base} | {told[0]} | {told[1]} |")
+        lift = f"{100 * one['lift']:+.1f} ({100 * one['low']:+.1f} to {100 * one['high']:+.1f})"
+        lines.append(f"| {one['rung']} | {one['after']:.1%} | {lift} | {one['better']}, {one['worse']} | p = {one['p_value']:.2g} |")
     return "\n".join(lines) + "\n"
 
 
@@ -212,24 +213,24 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=TrainConfig().episodes)
     parser.add_argument("--eval-limit", type=int, default=None)
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--rungs", default=",".join(name for name in RUNGS if name != "warm"), help="those after `warm`, in this order")
+    parser.add_argument("--rungs", default=",".join(RUNGS))
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    recipe = tomllib.loads((Path(__file__).parents[1] / "recipes/default.toml").read_text(encoding="utf-8"))
+    recipe = tomllib.loads(RECIPE.read_text(encoding="utf-8"))
     shared = {"overwrite": True, "seed": arguments.seed, "episodes": arguments.episodes, "eval_limit": arguments.eval_limit}
-    warm_model = arguments.out / f"warm-{arguments.seed}" / "model"
-    known: dict[str, Any] = {}
+    known: dict[str, Any] | None = None
     rows: list[dict[str, Any]] = []
-    for name in ("warm", *arguments.rungs.split(",")):
-        config = TrainConfig.model_validate(recipe | shared | {"output_dir": arguments.out / f"{name}-{arguments.seed}"} | RUNGS[name])
+    for name in arguments.rungs.split(","):
+        own = {"output_dir": arguments.out / f"{name}-{arguments.seed}"} | RUNGS[name] | ({} if name == "default" else {"sft_steps": 0})
+        config = TrainConfig.model_validate(recipe | shared | own)
         status = config.output_dir / "status.json"
         if not status.exists() or json.loads(status.read_text(encoding="utf-8"))["state"] != "done":
             start = time.perf_counter()
-            climb(name, config, warm_model, known)
+            climb(name, config, known)
             print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
-        known = known or RunDir.open(config.output_dir).evaluations()  # the first rung's: of the base, and of what the others start from
-        rows.append(row(name, config.output_dir, EvalResult.from_dict(known["before"]), EvalResult.from_dict(known["after"])))
+        known = known or RunDir.open(config.output_dir).evaluations()["before"]
+        rows.append(row(name, config.output_dir))
         (arguments.out / "ladder.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         (arguments.out / "ladder.md").write_text(table(rows), encoding="utf-8")
     print(table(rows))
