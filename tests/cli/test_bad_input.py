@@ -163,3 +163,52 @@ def test_there_are_enough_rows():
 def test_a_message_of_a_judge_server_that_is_not_there(rlaif: Callable):
     done = rlaif("doctor", "--judge", "api", "--base-url", "http://127.0.0.1:9/v1")
     assert done.code == 3 and "no server answers at http://127.0.0.1:9/v1" in done.out
+
+
+TERMINALS = {
+    "no terminal": {},
+    "narrow": {"COLUMNS": "20"},
+    "no colour": {"NO_COLOR": "1"},
+    "dumb": {"TERM": "dumb", "COLUMNS": "20"},
+    "nothing set": {"TERM": "", "COLUMNS": "", "LANG": "C"},
+}
+TYPED = [
+    ("train --episods 3", 2, "Unknown flag --episods"),
+    ("train --problems missing.jsonl", 2, "missing.jsonl, line 2, field 'tests[0].expected'"),
+    ("train --model ./nowhere --dry-run", 3, "No folder at ./nowhere"),
+    ("chat --model_path ./nowhere", 3, "No folder at ./nowhere"),
+    ("report nowhere", 2, "No run at nowhere"),
+]
+
+
+@pytest.mark.parametrize("terminal", TERMINALS)
+@pytest.mark.parametrize(("command", "code", "words"), TYPED, ids=[row[0] for row in TYPED])
+def test_whatever_the_terminal_the_message_is_whole_and_plain(
+    command: str, code: int, words: str, terminal: str, here: Path, rlaif: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in TERMINALS[terminal].items():
+        monkeypatch.setenv(name, value)
+    lay_out(here)
+    done = refuses(command, code, [words], here, rlaif)
+    assert "\x1b" not in done.err + done.out
+
+
+TORN = {
+    "state.json": ["cannot be read", "--resume from the one before it"],
+    "trainable-000.safetensors": ["cannot be read", "--resume from the one before it"],
+    "optimizer-000.safetensors": ["cannot be read", "--resume from the one before it"],
+}
+
+
+@pytest.mark.parametrize("name", TORN)
+def test_a_broken_checkpoint_is_named_and_nothing_is_lost(name: str, with_model: Path, here: Path, rlaif: Callable):
+    _file(here / "mine.jsonl", *(GOOD_PROBLEM | {"id": f"mine/{split}", "tests": TESTS, "split": split} for split in ("train", "test")))
+    sizes = "--episodes 2 --batch_size 1 --group_size 2 --max_new_tokens 8 --eval_samples 1 --feedback execution"
+    assert rlaif(*f"train --problems mine.jsonl --output_dir run {sizes}".split()).code == 0
+    (torn,) = (here / "run" / "checkpoints").glob(f"episode-*2/{name}")
+    torn.write_bytes(torn.read_bytes()[:100])
+    kept = {path: path.read_bytes() for path in (here / "run").rglob("*") if path.suffix in (".jsonl", ".safetensors")}
+    done = rlaif(*f"train --resume --output_dir run --episodes 3 {sizes.removeprefix('--episodes 2')}".split())
+    assert done.code == 2 and torn.parent.name in done.err, done.err
+    assert all(words in done.err for words in TORN[name]) and "Traceback" not in done.err
+    assert {path: path.read_bytes() for path in kept} == kept
