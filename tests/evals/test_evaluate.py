@@ -71,6 +71,8 @@ def test_figures_per_difficulty_topic_and_truncation(runner) -> None:
     assert result.truncated_share == 1.0
     assert result.success == wilson(4, 12)
     assert any("33.3%" in line for line in result.lines())
+    topic = result.by_topic()["topic1"]
+    assert any(line.strip().startswith("topic1") and str(topic) in line for line in result.lines())
 
 
 def test_a_fault_of_the_machine_is_no_failure(runner) -> None:
@@ -126,7 +128,11 @@ def test_compare_pairs_the_problems(runner) -> None:
     assert comparison.lines()[0].startswith("Better") and comparison.overall.p_value < 0.001
     assert compare(after, before).lines()[0].startswith("Worse")
     assert compare(before, before).lines()[0].startswith("No clear change")
-    assert json.dumps(comparison.to_dict())
+    assert sum(part.wins for part in comparison.by_topic.values()) == 20 and set(comparison.by_topic) == {"topic0", "topic1"}
+    even = [i for i in range(30) if problems[i].topic == "topic0"]
+    assert comparison.by_topic["topic0"].wins == sum(i < 20 for i in even) and comparison.by_topic["topic0"].ties == sum(i >= 20 for i in even)
+    assert sum(part.wins for part in comparison.by_difficulty.values()) == 20
+    assert json.loads(json.dumps(comparison.to_dict()))["by_topic"]["topic1"]["wins"] == comparison.by_topic["topic1"].wins
     assert compare_with_controls(before, {"sft": before, "rl": after})[1]["wins"] == 20
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rlaif.errors import BelowThreshold, UsageError
 from rlaif.evals.passk import Paired, paired
-from rlaif.evals.result import EvalResult, verdict
+from rlaif.evals.result import EvalResult, ProblemResult, verdict
 from rlaif.types import DIFFICULTIES
 
 
@@ -20,6 +20,8 @@ class Comparison:
     after: EvalResult
     overall: Paired
     by_difficulty: dict[str, Paired]
+    by_topic: dict[str, Paired]
+    """By name; too few problems each for a sentence, so it is in the JSON and not among `lines`."""
     left_out: int = 0
     """Problems that one of the two could not judge."""
 
@@ -29,6 +31,7 @@ class Comparison:
             "after": self.after.model,
             "overall": asdict(self.overall) | {"settled": self.overall.settled},
             "by_difficulty": {name: asdict(item) for name, item in self.by_difficulty.items()},
+            "by_topic": {name: asdict(item) for name, item in self.by_topic.items()},
             "left_out": self.left_out,
             "words": self.lines(),
         }
@@ -65,15 +68,17 @@ def compare(before: EvalResult, after: EvalResult) -> Comparison:
     both = [(first[row.id], row) for row in after.judged if row.id in first]
     if not both:
         raise UsageError("These two evaluations cannot be compared", "no problem was judged on both sides", "run `rlaif doctor`")
-    levels = [level for level in DIFFICULTIES if any(old.difficulty == level for old, _ in both)]
+
+    def parts(key: Callable[[ProblemResult], str], names: Iterable[str]) -> dict[str, Paired]:
+        rows = {name: [(old.rate, new.rate) for old, new in both if key(old) == name] for name in names}
+        return {name: paired([old for old, _ in rates], [new for _, new in rates]) for name, rates in rows.items() if rates}
+
     return Comparison(
         before,
         after,
         paired([old.rate for old, _ in both], [new.rate for _, new in both]),
-        {
-            level: paired([old.rate for old, _ in both if old.difficulty == level], [new.rate for old, new in both if old.difficulty == level])
-            for level in levels
-        },
+        parts(lambda row: row.difficulty, DIFFICULTIES),
+        parts(lambda row: row.topic, sorted({old.topic for old, _ in both if old.topic})),
         left_out=len(before.rows) - len(both),
     )
 

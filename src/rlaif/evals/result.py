@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ class EvalResult:
         """pass@1 per topic, by name."""
         return self._by(lambda row: row.topic, sorted({row.topic for row in self.rows}))
 
-    def _by(self, key: Callable[[ProblemResult], str], names: list[str]) -> dict[str, Interval]:
+    def _by(self, key: Callable[[ProblemResult], str], names: Iterable[str]) -> dict[str, Interval]:
         found = {name: self.pass_at(1, lambda row, name=name: key(row) == name) for name in names}
         return {name: interval for name, interval in found.items() if interval is not None}
 
@@ -147,6 +147,10 @@ class EvalResult:
         out = [f"{self.model} on {self.protocol.problems} ({self.protocol.split}): {verdict(self.success)}"]
         out += [f"  pass@{k}  {interval}" for k in self.k if k > 1 and (interval := self.pass_at(k)) is not None]
         out += [f"  {name:<8} {interval}  ({interval.count} problems)" for name, interval in self.by_difficulty().items()]
+        topics = {name: interval for name, interval in self.by_topic().items() if name}
+        if len(topics) > 1:
+            width = max(map(len, topics))
+            out += ["  by topic:", *(f"    {name:<{width}} {interval}  ({interval.count} problems)" for name, interval in topics.items())]
         if self.failures:
             worst = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in Counter(self.failures).most_common(4))
             out.append(f"  failures: {worst}")
