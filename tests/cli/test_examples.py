@@ -14,7 +14,7 @@ from rlaif.cli.main import available
 from tests.synthetic_run import make_run
 
 LEAVES = ["", "train", "evaluate", "chat", "judge", "judge score", "judge eval", "reward"]
-LEAVES += ["problems", "problems list", "problems check", "problems export", "problems generate", "report", "doctor"]
+LEAVES += ["problems", "problems list", "problems check", "problems export", "problems generate", "problems more-tests", "report", "doctor"]
 
 
 def test_every_command_that_exists_is_looked_at():

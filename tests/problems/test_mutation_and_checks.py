@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlaif.problems import load_problems, problem_from_dict
-from rlaif.problems.ai_tests import admit_tests, parse_tests, propose_tests, with_admitted
+from rlaif.problems.ai_tests import admit_tests, parse_tests, request_for_tests, with_admitted
 from rlaif.problems.check import check_problems, problem_mutants
 from rlaif.problems.mutate import mutants
 from rlaif.types import Problem, TestCase, TestReport
@@ -135,7 +135,8 @@ x = clamp(1, 2, 3)
 
 def test_gate_for_tests_by_a_model(runner) -> None:
     problem = clamp(FULL)
-    proposed = propose_tests(problem, lambda prompt: REPLY if "assert clamp(" in prompt else "")
+    assert "assert clamp(...) == literal" in request_for_tests(problem)
+    proposed = parse_tests(problem, REPLY)
     assert [test.input for test in proposed if test.form == "call"] == ["clamp(5, 0, 9)", "clamp(-3, 0, 9)", "clamp(4, 0, 9)"]
     admissions = admit_tests(problem, proposed, runner)
     by_input = {item.test.input: item for item in admissions}

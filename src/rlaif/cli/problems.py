@@ -109,8 +109,15 @@ def run(argv: Sequence[str]) -> int:
         "check": ("whether its references pass and its tests can tell", _check),
         "export": ("the set as JSONL, to edit, or as another trainer's rows", _export),
         "generate": ("fresh problems without end, from procedural families", _generate),
+        "more-tests": ("tests that a language model writes and a gate admits", _more_tests),
     }
     return run_group("rlaif problems", "Problem sets: the built-in ones, public ones by name, and files.", "rlaif problems list", commands, argv)
+
+
+def _more_tests(argv: Sequence[str]) -> int:
+    from rlaif.cli.problems_more import run as more_tests
+
+    return more_tests(argv)
 
 
 def choose(name: str | None, config: ProblemSetConfig) -> list[Problem]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rlaif.problems import pysource
@@ -29,14 +29,13 @@ class Admission:
     kills: int = 0
 
 
-def propose_tests(problem: Problem, ask: Callable[[str], str], count: int = 8) -> list[TestCase]:
-    """Ask a model (`ask`: prompt to reply) for tests and read what it answers. Nothing is trusted yet."""
-    prompt = (
+def request_for_tests(problem: Problem, count: int = 8) -> str:
+    """What a model is asked. Its reply goes to `parse_tests`; nothing of it is trusted before `admit_tests`."""
+    return (
         f"{problem.prompt.strip()}\n\n{problem.signature}\n\n"
         f"Write {count} test assertions for `{problem.entry_point}`, one a line, each of the form `assert {problem.entry_point}(...) == literal`. "
         "Cover edge cases: empty, smallest, largest, equal, negative. Answer with one Python code block and nothing else."
     )
-    return parse_tests(problem, ask(prompt))
 
 
 def parse_tests(problem: Problem, reply: str) -> list[TestCase]:
