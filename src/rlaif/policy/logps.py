@@ -93,7 +93,7 @@ def micro_batch_logps(
     )
     value_M = None
     if with_values:
-        value_M = policy.value_head((hidden_MD.detach() if policy.value_detached else hidden_MD).float())[:, 0]
+        value_M = policy.value_head(hidden_MD.float())[:, 0]
     return ActionLogps(logp_M, row_M, time_M, entropy_M, value_M)
 
 

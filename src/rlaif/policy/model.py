@@ -68,8 +68,6 @@ class Policy:
         self.compute_dtype = compute_dtype
         self.stored_dtype = torch.float32
         """Type of the weights as they were on disk, and as `save` writes them."""
-        self.value_detached = False
-        """True: the value loss trains the value head alone, not the model below it."""
         self.config = self.base.config
         self.is_encoder_decoder: bool = bool(self.config.is_encoder_decoder)
         self.stop_token_ids = stop_token_ids(tokenizer, self.base)
