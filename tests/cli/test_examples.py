@@ -13,7 +13,7 @@ import pytest
 from rlaif.cli.main import available
 from tests.synthetic_run import make_run
 
-LEAVES = ["", "train", "evaluate", "chat", "judge", "judge score", "judge eval", "reward"]
+LEAVES = ["", "train", "evaluate", "chat", "judge", "judge score", "judge eval", "judge train", "reward"]
 LEAVES += ["problems", "problems list", "problems check", "problems export", "problems generate", "problems more-tests", "report", "doctor"]
 
 

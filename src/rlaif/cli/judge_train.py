@@ -43,6 +43,8 @@ def run_train(argv: Sequence[str]) -> int:
     folder = config.collect.labels or config.out.with_name(f"{config.out.name}_labels")
     train, held = collect(config, folder)
     if config.collect_only:
+        right = sum(item.correct for item in train)
+        print(f"{len(train)} labelled programs to learn from ({right} right) and {len(held)} to calibrate on, in {folder}")
         return 0
     from rlaif.judge.train import train_judge
 
