@@ -22,6 +22,12 @@ def test_every_command_that_exists_is_looked_at():
     assert set(available()) - others == {words.split()[0] for words in LEAVES if words}
 
 
+@pytest.mark.parametrize("group", ["judge", "problems"])
+def test_every_command_of_a_group_is_looked_at(group: str, rlaif: Callable):
+    listed = re.search(r"Commands:\n((?:  .+\n)+)", rlaif(group, "--help").out)
+    assert listed and {line.split()[0] for line in listed[1].splitlines()} == {words.split()[1] for words in LEAVES if words.startswith(f"{group} ")}
+
+
 @pytest.mark.parametrize("command", LEAVES, ids=[words or "rlaif" for words in LEAVES])
 def test_the_example_of_the_help_runs(command: str, solutions: Path, with_model: Path, rlaif: Callable, monkeypatch: pytest.MonkeyPatch):
     # a shipped judge belongs to the real model; here the judge is the tiny one as it is
