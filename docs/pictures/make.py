@@ -58,7 +58,7 @@ def console_html(run: RunDir) -> str:
     rollouts = [rollout_from_row(row, problems) for row in run.iter_rollouts()]
     metrics = list(run.iter_metrics())
     console = RichConsole(record=True, width=COLUMNS, height=LINES, force_terminal=True, file=io.StringIO(), highlight=False, legacy_windows=False)
-    total = int((run.read_json("status.json") or {}).get("episodes", len(metrics)))
+    total = int(run.read_json("status.json").get("episodes", len(metrics)))
     view = LiveView(console, total)
     for row in metrics:
         mine = sorted(

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from rlaif.cli.flags import CommandLine, Positional
+from rlaif.cli.flags import CommandLine, Parsed, Positional
 from rlaif.cli.group import run_group
 from rlaif.cli.guard import suggestion
 from rlaif.config import SandboxConfig, Settings
@@ -22,7 +22,7 @@ from rlaif.problems.export import export_problems, export_row
 from rlaif.runs.text import printable
 from rlaif.types import Difficulty, Problem, Split
 
-_SET = Positional("NAME", "`builtin`, `builtin/TOPIC`, a data set's name, or a file (default: builtin)", required=False)
+SET = Positional("NAME", "`builtin`, `builtin/TOPIC`, a data set's name, or a file (default: builtin)", required=False)
 
 
 class ProblemSetConfig(Settings):
@@ -81,7 +81,7 @@ LIST = CommandLine(
     "The problems of a set, one a line, or how many there are of each kind.",
     "rlaif problems list --topic strings --limit 5",
     ProblemSetConfig,
-    positionals=(_SET,),
+    positionals=(SET,),
     switches={"json": "One JSON object a line.", "count": "Only the numbers by split, topic and difficulty."},
 )
 CHECK = CommandLine(
@@ -89,7 +89,7 @@ CHECK = CommandLine(
     "Run every reference solution against every test, and broken variants of it that must fail.",
     "rlaif problems check builtin --limit 10",
     CheckConfig,
-    positionals=(_SET,),
+    positionals=(SET,),
     switches={"json": "The findings as JSON on stdout, prose on stderr."},
 )
 EXPORT = CommandLine(
@@ -97,7 +97,7 @@ EXPORT = CommandLine(
     "The set as JSONL in this project's layout, with the role of every test, or as the rows that another trainer reads.",
     "rlaif problems export builtin --difficulty easy --out my_problems.jsonl",
     ExportConfig,
-    positionals=(_SET,),
+    positionals=(SET,),
     switches={"force": "Write over a file that exists."},
 )
 
@@ -131,6 +131,12 @@ def choose(name: str | None, config: ProblemSetConfig) -> list[Problem]:
     return kept[: config.limit]
 
 
+def refuse_to_write_over(path: Path | None, parsed: Parsed[Any]) -> None:
+    """Raises UsageError for a file that exists, but for --force."""
+    if path is not None and path.exists() and "force" not in parsed.switches:
+        raise UsageError(f"{path} exists", "", "--force to write over it, or another --out")
+
+
 def _list(argv: Sequence[str]) -> int:
     parsed = LIST.parse(argv)
     problems = choose(parsed.word("NAME"), parsed.settings)
@@ -161,8 +167,7 @@ def _export(argv: Sequence[str]) -> int:
     parsed = EXPORT.parse(argv)
     problems = choose(parsed.word("NAME"), parsed.settings)
     path, format = parsed.settings.out, parsed.settings.format
-    if path is not None and path.exists() and "force" not in parsed.switches:
-        raise UsageError(f"{path} exists", "", "--force to write over it, or another --out")
+    refuse_to_write_over(path, parsed)
     if path is not None and format != "rlaif":
         export_problems(problems, format, path)
     else:
@@ -187,8 +192,7 @@ def _generate(argv: Sequence[str]) -> int:
     for name in config.family:
         if name not in FAMILIES:
             raise UsageError(f"No family is called '{name}'", "", suggestion(name, list(FAMILIES)) or f"one of {', '.join(FAMILIES)}")
-    if config.out is not None and config.out.exists() and "force" not in parsed.switches:
-        raise UsageError(f"{config.out} exists", "", "--force to write over it, or another --out")
+    refuse_to_write_over(config.out, parsed)
     try:
         problems = generate(config.n, config.seed, config.family or None)
     except ValueError as error:

@@ -11,8 +11,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif.cli.flags import CommandLine, Positional
-from rlaif.cli.problems import ProblemSetConfig, choose
+from rlaif.cli.flags import CommandLine
+from rlaif.cli.problems import SET, ProblemSetConfig, choose, refuse_to_write_over
 from rlaif.config import JudgeConfig, SandboxConfig
 from rlaif.errors import RunFailed, UsageError
 from rlaif.problems import problem_to_dict
@@ -45,7 +45,7 @@ MORE_TESTS = CommandLine(
     "A model writes tests; admitted are those that the reference passes and that a mistake put into it fails.",
     "rlaif problems more-tests builtin --limit 2 --out more_tests.jsonl",
     MoreTestsConfig,
-    positionals=(Positional("NAME", "`builtin`, `builtin/TOPIC`, a data set's name, or a file (default: builtin)", required=False),),
+    positionals=(SET,),
     switches={"force": "Write over a file that exists."},
 )
 
@@ -55,8 +55,7 @@ def run(argv: Sequence[str]) -> int:
     parsed = MORE_TESTS.parse(argv)
     config = parsed.settings
     problems = choose(parsed.word("NAME"), config)
-    if config.out.exists() and "force" not in parsed.switches:
-        raise UsageError(f"{config.out} exists", "", "--force to write over it, or another --out")
+    refuse_to_write_over(config.out, parsed)
     if not any(problem.reference for problem in problems):
         raise UsageError("None of these problems has a reference solution", "a test is tried on it before it is admitted", "add `reference` to them")
     from rlaif.judge.writer import make_writer
@@ -65,11 +64,12 @@ def run(argv: Sequence[str]) -> int:
 
     writer = make_writer(config.judge, cache_dir=config.out.parent)
     gate: Counter[str] = Counter()
-    unanswered = 0
+    requested = unanswered = 0
     with Sandbox(config.sandbox) as sandbox, config.out.open("w", encoding="utf-8") as stream:
         for first in range(0, len(problems), CHUNK):
             chunk = problems[first : first + CHUNK]
             asked = [problem for problem in chunk if problem.reference and problem.entry_point]
+            requested += len(asked)
             requests = [[{"role": "user", "content": request_for_tests(problem, config.tests)}] for problem in asked]
             replies = writer.write(requests, max_tokens=config.max_tokens, seed=config.seed + first) if asked else []
             found: dict[str, list[Admission]] = {}
@@ -83,7 +83,7 @@ def run(argv: Sequence[str]) -> int:
             print(f"{first + len(chunk)}/{len(problems)} problems: {gate['admitted']} of {gate.total()} tests admitted", file=sys.stderr, flush=True)
     for why, count in sorted(gate.items() - {("admitted", gate["admitted"])}):
         print(f"  refused, {why}: {count}")
-    if unanswered and unanswered == sum(bool(problem.reference and problem.entry_point) for problem in problems):
+    if unanswered and unanswered == requested:
         raise RunFailed(f"{writer.name} answered nothing", "every request failed", "rlaif doctor --judge api, or another --judge")
     also = f", {unanswered} requests unanswered" if unanswered else ""
     print(f"{gate['admitted']} of {gate.total()} tests by {writer.name} admitted{also}; {len(problems)} problems written to {config.out}")

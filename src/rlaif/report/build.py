@@ -93,7 +93,7 @@ def _chunks(data: Collector) -> Iterator[Markup]:
 
 def _view(run: RunDir, data: Collector) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the template shows, and what the script gets."""
-    status = _mapping(run, "status.json")
+    status = run.read_json("status.json")
     config = run.read_config()
     series = series_of(data)
     rollouts = len(data.columns["episode"])
@@ -111,7 +111,7 @@ def _view(run: RunDir, data: Collector) -> tuple[dict[str, Any], dict[str, Any]]
         },
         "config": config,
         "settings": flat(config),
-        "environment": flat(_mapping(run, "env.json")),
+        "environment": flat(run.read_json("env.json")),
         "held_out": held_out,
         "tiles": _tiles(series, held_out),
         "alarms": [{"episode": 0, "kind": "alarm", "message": ""} | alarm for alarm in run.iter_alarms() if isinstance(alarm, dict)],
@@ -208,7 +208,7 @@ def _tiles(series: dict[str, Any], held_out: dict[str, Any] | None) -> list[dict
 
 def overlap_of(run: RunDir) -> dict[str, Any] | None:
     """What training gave away of the held-out problems; None where the run does not say, or held none out."""
-    found = _mapping(run, "overlap.json")
+    found = run.read_json("overlap.json")
     return found if found.get("evaluation") and {"contaminated", "training", "share"} <= found.keys() else None
 
 
@@ -218,7 +218,7 @@ def _cost(run: RunDir, data: Collector) -> dict[str, Any]:
         name: sum(row.get(name) or 0.0 for row in data.metrics)
         for name in (*_TIMES, "episode_s", "judge_calls", "judge_cached", "judge_tokens", "judge_spend_usd")
     }
-    for name, seconds in _mapping(run, "end.json").items():  # evaluating and saving after the last episode
+    for name, seconds in run.read_json("end.json").items():  # evaluating and saving after the last episode
         if name in _TIMES and _is_number(seconds):
             total[name] += seconds
     parts = [{"name": name, "title": describe(name).title, "seconds": total[name]} for name in _TIMES if total[name] > 0]
@@ -281,12 +281,6 @@ def flat(values: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 def _short(text: str, limit: int = 4000) -> str:
     return text if len(text) <= limit else f"{text[:limit]}… [{len(text) - limit:,} more characters in problems.jsonl]"
-
-
-def _mapping(run: RunDir, name: str) -> dict[str, Any]:
-    """A JSON file of the run; nothing where it is not there yet, or no run wrote it."""
-    found = run.read_json(name)
-    return found if isinstance(found, dict) else {}
 
 
 def _is_number(value: Any) -> bool:

@@ -41,12 +41,11 @@ def _view(runs: list[RunDir]) -> tuple[dict[str, Any], dict[str, Any]]:
         collector.update()
         curves = series_of(collector)
         series.append(curves)
-        status = run.read_json("status.json")
         evaluations = read_evaluations(run)
         sides.append(
             {
                 "name": name,
-                "status": status if isinstance(status, dict) else {},
+                "status": run.read_json("status.json"),
                 "evaluations": evaluations,
                 "last": {key: _last(curves, key) for key in _FIGURES},
                 "episodes": len(curves["episodes"]),

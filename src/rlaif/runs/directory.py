@@ -207,18 +207,19 @@ class RunDir:
         """The resolved settings, as `write_config` got them."""
         return self._config_file().get("rlaif", {}).get("config", {})
 
-    def read_json(self, name: str) -> Any | None:
-        """A JSON file of the run ("env.json", "status.json", "before.json"), or None if it is not there or not readable yet."""
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file of the run ("env.json", "status.json", "before.json"); empty if it is not there, not readable yet, or no object."""
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
+            found = json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return None
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def evaluations(self) -> dict[str, dict[str, Any]]:
         """The held-out evaluations there are, in the order in which they happened."""
         between = sorted(file.stem for file in self.path.glob("episode-*.json"))
         found = {name: self.read_json(f"{name}.json") for name in ("before", "after_sft", *between, "after")}
-        return {name: result for name, result in found.items() if isinstance(result, dict)}
+        return {name: result for name, result in found.items() if result}
 
     def iter_metrics(self) -> Iterator[Row]:
         for _, row in read_lines(self.metrics_path):
@@ -240,13 +241,12 @@ class RunDir:
     def progress_text(self) -> str:
         """ "episode 7 of 20, interrupted", for messages."""
         status = self.read_json("status.json")
-        return f"episode {status['episode']} of {status['episodes']}, {status['state']}" if isinstance(status, dict) else "its very start"
+        return f"episode {status['episode']} of {status['episodes']}, {status['state']}" if status else "its very start"
 
     # -- own -----------------------------------------------------------------------------------------------------------------------
 
     def _config_file(self) -> dict[str, Any]:
-        content = self.read_json("config.json")
-        return content if isinstance(content, dict) else {}
+        return self.read_json("config.json")
 
     def _published(self) -> list[str]:
         return self._config_file().get("rlaif", {}).get("published", [])

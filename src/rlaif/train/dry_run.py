@@ -61,8 +61,7 @@ def describe(config: TrainConfig, problems: ProblemSets, sandbox: Sandbox, conso
 
 def _finished(config: TrainConfig) -> int:
     """Episodes that a resumed run has behind it, by its own account."""
-    status = RunDir.open(config.output_dir).read_json("status.json") if config.resume and config.output_dir else None
-    return int(status.get("episode", 0)) if isinstance(status, dict) else 0
+    return int(RunDir.open(config.output_dir).read_json("status.json").get("episode", 0)) if config.resume and config.output_dir else 0
 
 
 def _indented(text: str) -> str:

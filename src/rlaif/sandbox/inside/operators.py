@@ -95,9 +95,11 @@ def local_exception(name: Any, text: Any) -> Exception:
     text = text[:2000] if isinstance(text, str) else ""
     if isinstance(name, str) and name in ALLOWED_EXCEPTIONS and not name.startswith("Unicode"):
         described = _DESCRIBED.fullmatch(text)
-        bare: Any = (described[1] or "") if described else text
+        if described and described[1] is None:  # it was raised without a text
+            return getattr(builtins, name)()
+        bare: Any = described[1] if described else text
         if name == "KeyError":  # its text is the key's repr
             with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
                 bare = ast.literal_eval(bare)
-        return getattr(builtins, name)(*([bare] if bare != "" or not described or described[1] is not None else []))
+        return getattr(builtins, name)(bare)
     return SolutionError(text or str(name)[:100])
