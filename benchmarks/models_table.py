@@ -61,7 +61,7 @@ def measure(model: str, label: str, title: str, arguments: argparse.Namespace) -
         words += ["--answers", str(arguments.answers / f"{label}-{Path(name).stem}.jsonl")]
     print(f"{label} on {title} ...", file=sys.stderr, flush=True)
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "rlaif.cli.main", *words], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "rlaif", *words], stdout=subprocess.PIPE, text=True, check=True)
     took = time.perf_counter() - start
     result = json.loads(done.stdout)
     shown = ["rlaif", *(Path(word).name if "/" in word else word for word in words)]  # folders of this machine say nothing elsewhere

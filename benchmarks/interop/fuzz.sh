@@ -10,7 +10,7 @@ python=${PYTHON:-$here/../../.venv/bin/python}
 home=${RLAIF_INTEROP:-$HOME/.cache/rlaif/interop}/schemathesis
 [ -x "$home/bin/schemathesis" ] || { "$python" -m venv "$home" && "$home/bin/pip" install -q schemathesis==4.32.5; }
 log=$(mktemp)
-"$python" -m rlaif.cli.main serve --feedback execution --port 0 --sandbox.timeout-s 1 2>"$log" &
+"$python" -m rlaif serve --feedback execution --port 0 --sandbox.timeout-s 1 2>"$log" &
 server=$!
 trap 'kill $server 2>/dev/null; wait $server 2>/dev/null; rm -f "$log" "$log.out"' EXIT
 while ! grep -q http:// "$log"; do sleep 0.2; done

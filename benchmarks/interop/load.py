@@ -167,7 +167,7 @@ def main() -> int:
     parser.add_argument("--problems", type=int, help="the first so many problems only: what the server remembers of each is soon full then")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    command = [sys.executable, "-m", "rlaif.cli.main", "serve", "--feedback", "execution", "--port", "0", "--sandbox.timeout-s", "3"]
+    command = [sys.executable, "-m", "rlaif", "serve", "--feedback", "execution", "--port", "0", "--sandbox.timeout-s", "3"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     said: list[str] = []

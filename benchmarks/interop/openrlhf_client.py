@@ -69,7 +69,7 @@ class Engine:
 @contextlib.contextmanager
 def server(*words: str, token: str = "") -> Iterator[str]:
     """`rlaif serve` on a free port, run by the Python that this check was started with; its port."""
-    command = [os.environ["RLAIF_PYTHON"], "-m", "rlaif.cli.main", "serve", "--port", "0", "--feedback", "execution", *words]
+    command = [os.environ["RLAIF_PYTHON"], "-m", "rlaif", "serve", "--port", "0", "--feedback", "execution", *words]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"RLAIF_TOKEN": token})
     assert process.stderr is not None
     try:

@@ -156,6 +156,8 @@ class TrainConfig(Settings):
     sft_share: float = Field(1.0, gt=0, le=1)
     """Share of the training problems that the warm start learns from. Below 1, RL practises on the others: where the policy was told the answer,
     its samples are all alike and there is nothing to reinforce."""
+    practice_problems: str | None = None
+    """What RL practises on after the warm start, which alone then learns from --problems (`generated/intro`: fresh ones of the first level)."""
     sft_prompt_gradient: bool = False
     """Let the warm start's gradient flow back through the prompts' tokens too, most of its time where solutions are short."""
     lora_rank: int = Field(0, ge=0)
@@ -201,6 +203,10 @@ class TrainConfig(Settings):
             raise ValueError("resume and overwrite exclude each other: choose one")
         if self.feedback == "ai" and self.judge.kind == "none":
             raise ValueError("feedback 'ai' needs a judge: choose --judge.kind embedded, local or api")
+        if self.practice_problems and not self.sft_steps:
+            raise ValueError("practice_problems are for after a warm start: give --sft_steps too, or name them with --problems")
+        if self.practice_problems and self.sft_share != 1:
+            raise ValueError("practice_problems and sft_share exclude each other: either says what RL practises on")
         return self
 
 

@@ -152,9 +152,7 @@ def terminal(with_model: Path) -> Iterator[Callable[..., pexpect.spawn]]:
         env = {**os.environ, "TERM": "xterm-256color", "PYTHONUNBUFFERED": "1", **environment}
         for name in ("NO_COLOR", "COLUMNS"):
             env.pop(name, None) if name not in environment else None
-        child = pexpect.spawn(
-            sys.executable, ["-m", "rlaif.cli.main", *words], env=env, dimensions=(30, columns), encoding="utf-8", timeout=60, echo=False
-        )
+        child = pexpect.spawn(sys.executable, ["-m", "rlaif", *words], env=env, dimensions=(30, columns), encoding="utf-8", timeout=60, echo=False)
         started.append(child)
         return child
 

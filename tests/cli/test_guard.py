@@ -57,13 +57,13 @@ def test_help_ends_with_0_and_a_result_is_passed_on():
 
 
 def test_a_reader_that_goes_away_is_no_error():
-    command = f"{sys.executable} -m rlaif.cli.main problems list | head -1; echo ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m rlaif problems list | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines()[-1] == "0" and done.stderr == ""
 
 
 def test_ctrl_c_while_a_command_waits_for_input():
-    words = [sys.executable, "-m", "rlaif.cli.main", "reward", "-", "--feedback", "execution", "--json"]
+    words = [sys.executable, "-m", "rlaif", "reward", "-", "--feedback", "execution", "--json"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         time.sleep(2)
         process.send_signal(signal.SIGINT)

@@ -138,7 +138,7 @@ def test_lines_are_read_only_as_they_are_answered(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.timeout(60)
 def test_an_answer_comes_before_the_next_question_is_asked(here: Path):
     """Another program may hold the pipe open and wait for each answer."""
-    words = [sys.executable, "-m", "rlaif.cli.main", "reward", "-", "--json", "--feedback", "execution"]
+    words = [sys.executable, "-m", "rlaif", "reward", "-", "--json", "--feedback", "execution"]
     line = json.dumps(TASK | {"test_input": "add(2, 3)", "expected_output": "5", "solution": ADD}) + "\n"
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdin and process.stdout

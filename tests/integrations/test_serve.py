@@ -35,7 +35,7 @@ TOKEN = "a-token-of-some-length"
 
 def start(*words: str, environment: dict[str, str] | None = None) -> tuple[subprocess.Popen[str], str]:
     """A server on a free port; the process and its address."""
-    command = [sys.executable, "-m", "rlaif.cli.main", "serve", "--port", "0", "--feedback", "execution", *words]
+    command = [sys.executable, "-m", "rlaif", "serve", "--port", "0", "--feedback", "execution", *words]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | (environment or {}))
     assert process.stderr is not None
     line = process.stderr.readline()

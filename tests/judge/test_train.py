@@ -23,7 +23,7 @@ from rlaif.judge.labelled import Labelled, read_labelled, split_by_problem, writ
 from rlaif.judge.negatives import from_attacks
 from rlaif.judge.rewrites import rewrites
 from rlaif.judge.store import LabelStore
-from rlaif.judge.train import CHECKPOINT, Example, _groups, judge_loss, train_judge
+from rlaif.judge.train import CHECKPOINT, Program, _groups, judge_loss, train_judge
 from rlaif.judge.train_config import JudgeTrainConfig
 from rlaif.problems import load_problems
 from rlaif.problems.mutate import mutants
@@ -46,8 +46,8 @@ ITEMS = [
 """A bug that is one token: minus for plus."""
 
 
-SECRET = random.Random("0 11").randbytes(16)
-"""The delimiter of the last of twelve epochs: random weights learn it by heart."""
+SECRET = b"any"
+"""No delimiter of the training: even random weights have learnt to look past it."""
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def test_results_do_not_depend_on_the_micro_batch(tiny: Callable[[str], Path], t
         )
         train_judge(ITEMS, config, rows.append)
         losses.append([row["loss"] for row in rows if "loss" in row])
-    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert losses[0] == pytest.approx(losses[1], abs=2e-3)  # in bfloat16
 
 
 def test_labels_that_cannot_teach_are_refused(tiny: Callable[[str], Path], tmp_path: Path) -> None:
@@ -265,12 +265,13 @@ def test_a_training_that_was_cut_off_ends_as_the_whole_one(tiny: Callable[[str],
 
 
 def test_each_sides_kinds_take_turns() -> None:
-    def of(label: float, kind: str) -> Example:
-        return Example([1], [2], label, "p", kind)
+    def of(label: float, kind: str) -> Program:
+        return Program(Labelled(task(1), "", label, kind=kind), "", "p")
 
     examples = [of(0.0, "mutant")] * 50 + [of(0.0, "sample")] * 3 + [of(1.0, "reference")] + [of(1.0, "rewrite")] * 9
     (group,) = _groups(examples, JudgeTrainConfig(programs_per_group=8), random.Random(0))
-    assert Counter((one.label, one.kind) for one in group) == {(0.0, "mutant"): 2, (0.0, "sample"): 2, (1.0, "reference"): 1, (1.0, "rewrite"): 3}
+    kinds = Counter((one.label, one.item.kind) for one in group)
+    assert kinds == {(0.0, "mutant"): 2, (0.0, "sample"): 2, (1.0, "reference"): 1, (1.0, "rewrite"): 3}
 
 
 def test_a_store_keeps_whole_problems_and_refuses_a_mixture(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from itertools import islice
 import pytest
 
 from rlaif.config import SandboxConfig
-from rlaif.problems import problem_from_dict, problem_to_dict
+from rlaif.errors import UsageError
+from rlaif.problems import load_problems, problem_from_dict, problem_to_dict
 from rlaif.problems.check import check_problems
-from rlaif.problems.generate import FAMILIES, endless, generate
+from rlaif.problems.generate import FAMILIES, FIRST_LEVEL, NAMED, endless, generate
 from rlaif.sandbox import Sandbox
 
 SAMPLE = generate(4 * len(FAMILIES), seed=7)
@@ -57,3 +58,19 @@ def test_asking_for_families() -> None:
 def test_a_small_family_says_when_it_is_spent() -> None:
     with pytest.raises(ValueError, match="no more rules"):
         generate(5000, 0, ["windows"])
+
+
+def test_sets_by_name() -> None:
+    first = load_problems("generated/intro")
+    assert len(first) == NAMED and {problem.topic for problem in first} == set(FIRST_LEVEL) and {problem.difficulty for problem in first} == {"intro"}
+    train, test = (load_problems("generated/intro", split=split) for split in ("train", "test"))
+    assert len(test) == NAMED // 5 and not {problem.prompt for problem in train} & {problem.prompt for problem in test}
+    assert 20 < len(load_problems("generated/windows")) < NAMED, "a small family gives what it has"
+    assert {problem.topic for problem in load_problems("generated", limit=50)} == set(FAMILIES)
+    with pytest.raises(UsageError, match="No generated problems 'poems'"):
+        load_problems("generated/poems")
+
+
+def test_functions_of_the_first_level_are_named_after_their_rule() -> None:
+    names = Counter(problem.entry_point for problem in load_problems("generated/intro"))
+    assert len(names) > 0.6 * NAMED and all(name.isidentifier() for name in names)

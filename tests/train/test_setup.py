@@ -45,6 +45,26 @@ def test_without_a_share_all_are_both():
     assert len(choose_problems(TrainConfig(sft_share=0.6), Hooks()).train) == len(sets.train) - 1
 
 
+def test_practice_is_another_set_and_gives_nothing_away():
+    config = TrainConfig(sft_steps=4, practice_problems="generated/intro")
+    sets = choose_problems(config, Hooks(problems=[MINE]))
+    assert ids(sets.taught) == ids(load_problems("builtin/intro", split="train"))
+    assert ids(sets.train) == ["mine", *ids(load_problems("generated/intro", split="train"))]
+    assert sets.in_words() == f"{len(sets.taught)} problems by the warm start, {len(sets.train)} others (1 of your own) by RL"
+    telling = {pair.first for pair in sets.overlap.pairs}
+    assert telling and telling <= set(ids(sets.train)), "some of the generated ones are as the held-out ones"
+    assert "--drop_overlap leaves those training problems out." in sets.overlap_lines(config)
+    clean = choose_problems(config.model_copy(update={"drop_overlap": True}), Hooks())
+    assert not telling & set(ids(clean.train)) and clean.dropped == len(telling) and ids(clean.taught) == ids(sets.taught)
+
+
+def test_practice_needs_a_warm_start_and_no_share():
+    with pytest.raises(ValueError, match="after a warm start"):
+        TrainConfig(practice_problems="generated/intro")
+    with pytest.raises(ValueError, match="exclude each other"):
+        TrainConfig(practice_problems="generated/intro", sft_steps=4, sft_share=0.5)
+
+
 def test_a_run_teaches_one_part_and_samples_the_other(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     rows = [
         {

@@ -119,13 +119,13 @@ def _overlap(run_config: dict[str, Any], config: EvalConfig, problems: list[Prob
     from rlaif.problems import load_problems
     from rlaif.problems.dedupe import overlap_report
 
-    trained_on = run_config.get("problems")
-    if trained_on in (None, config.problems):
+    trained_on = [name for name in (run_config.get("problems"), run_config.get("practice_problems")) if name is not None]
+    if trained_on in ([], [config.problems]):
         return None
     try:
-        return overlap_report(load_problems(trained_on, split="train"), problems)
+        return overlap_report([problem for name in trained_on for problem in load_problems(name, split="train")], problems)
     except RlaifError as error:  # the file that it was trained on may be gone by now
-        print(f"Overlap with {trained_on} unknown: {error.what}", file=sys.stderr)
+        print(f"Overlap with {' and '.join(trained_on)} unknown: {error.what}", file=sys.stderr)
         return None
 
 

@@ -68,7 +68,3 @@ def _dispatch(argv: Sequence[str]) -> int:
         case [name]:
             raise UsageError(f"Unknown command '{name}'", "", suggestion(name, list(commands), "rlaif ") or "rlaif --help")
     raise AssertionError(words)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

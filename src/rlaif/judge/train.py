@@ -42,6 +42,18 @@ CHECKPOINT = "unfinished.safetensors"
 """In the output folder while training lasts."""
 
 
+class Program(NamedTuple):
+    """A labelled program as the judge would be shown it, and the group that it makes pairs in."""
+
+    item: Labelled
+    shown: str
+    group: str
+
+    @property
+    def label(self) -> float:
+        return self.item.label
+
+
 class Example(NamedTuple):
     """One training row: token ids of what its problem's programs share, and of the rest; its label; the group it makes pairs in."""
 
@@ -49,7 +61,6 @@ class Example(NamedTuple):
     ids: list[int]
     label: float
     group: str
-    kind: str
 
 
 def train_judge(
@@ -106,7 +117,8 @@ def _train(
     log: Callable[[dict[str, Any]], None],
 ) -> None:
     """All epochs; leaves the adapter of the best one in the model."""
-    problems = len({example.group for example in _examples(judge, parts[0], config)})
+    programs = _programs(judge, parts[0], config)
+    problems = len({program.group for program in programs})
     per_epoch = math.ceil(problems / config.groups_per_step)
     total = config.epochs * per_epoch if config.max_steps is None else min(config.max_steps, config.epochs * per_epoch)
     config.out.mkdir(parents=True, exist_ok=True)
@@ -116,18 +128,16 @@ def _train(
     run |= {"programs_per_group": config.programs_per_group, "problems": problems, "total": total}
     found = checkpoint.load(config.out / CHECKPOINT, policy.model, optimiser, run)
     first, best = found if found is not None else (0, None)
-    groups: list[list[Example]] = []
+    groups: list[list[Program]] = []
+    policy.model.train()
     for step in range(first, total):
         epoch, place = divmod(step, per_epoch)
-        if not groups or place == 0:
-            # Another delimiter in each epoch: none may come to mean anything. Both follow from the epoch, so that a resumed run is the same run.
-            rng = random.Random(f"{config.seed} {epoch}")
-            judge.secret = rng.randbytes(16)
-            groups = _groups(_examples(judge, parts[0], config), config, rng)
-            policy.model.train()
+        if not groups or place == 0:  # follows from the epoch, and delimiters from the step, so that a resumed run is the same run
+            groups = _groups(programs, config, random.Random(f"{config.seed} {epoch}"))
+        judge.secret = random.Random(f"{config.seed} step {step}").randbytes(16)  # no delimiter may come to mean anything
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(1, 0.05 * total)) * max(0.05, 1 - step / total)
-        chosen = groups[place * config.groups_per_step : (place + 1) * config.groups_per_step]
+        chosen = [[_example(judge, one) for one in group] for group in groups[place * config.groups_per_step : (place + 1) * config.groups_per_step]]
         log({"step": step, "epoch": epoch, "loss": _step(policy, judge, optimiser, chosen, config)})
         if place == per_epoch - 1 or step == total - 1:
             figures = _measure(judge, parts[1])["all"]
@@ -163,43 +173,48 @@ def _principles(items: Sequence[Labelled], constitution: Constitution) -> list[s
     return sorted({item.principle for item in items})
 
 
-def _examples(judge: LocalJudge, items: Sequence[Labelled], config: JudgeTrainConfig) -> list[Example]:
-    """What the judge would be asked, as token ids; programs that no judge is asked about, or too long to learn from, are left out."""
-    principles = {principle.id: principle for principle in judge.principles}
-    examples = []
+def _programs(judge: LocalJudge, items: Sequence[Labelled], config: JudgeTrainConfig) -> list[Program]:
+    """What a judge would be asked about; programs that it never would be, or too long to learn from, are left out."""
+    programs = []
     for item in items:
         shown = sanitise(item.problem, item.code)
         if isinstance(shown, Sanitised):
-            shared, own = judge.prompt_parts(item.problem, shown.code, principles[item.principle])
-            if len(own) > config.longest_program:
-                continue
-            examples.append(Example(shared, own, item.label, f"{item.problem.id}\0{item.principle}", item.kind))
-    return examples
+            program = Program(item, shown.code, f"{item.problem.id}\0{item.principle}")
+            if len(_example(judge, program).ids) <= config.longest_program:
+                programs.append(program)
+    return programs
 
 
-def _groups(examples: list[Example], config: JudgeTrainConfig, rng: random.Random) -> list[list[Example]]:
+def _example(judge: LocalJudge, program: Program) -> Example:
+    """As token ids, with the judge's delimiters of the moment."""
+    principle = next(one for one in judge.principles if one.id == program.item.principle)
+    shared, own = judge.prompt_parts(program.item.problem, program.shown, principle)
+    return Example(shared, own, program.label, program.group)
+
+
+def _groups(programs: list[Program], config: JudgeTrainConfig, rng: random.Random) -> list[list[Program]]:
     """One list of programs per problem, right and wrong in equal parts where there are enough, in random order.
 
     On each side the kinds take turns, so that neither samples nor mutants crowd the other out.
     """
-    by_group: dict[str, list[Example]] = {}
-    for example in examples:
-        by_group.setdefault(example.group, []).append(example)
+    by_group: dict[str, list[Program]] = {}
+    for program in programs:
+        by_group.setdefault(program.group, []).append(program)
     groups = []
     for members in by_group.values():
         rng.shuffle(members)
         half = config.programs_per_group // 2
-        sides = [_in_turn([e for e in members if (e.label >= 0.5) == right]) for right in (True, False)]
-        groups.append([example for side in sides for example in side[:half]])
+        sides = [_in_turn([one for one in members if one.item.correct == right]) for right in (True, False)]
+        groups.append([program for side in sides for program in side[:half]])
     rng.shuffle(groups)
     return groups
 
 
-def _in_turn(members: list[Example]) -> list[Example]:
-    kinds: dict[str, list[Example]] = {}
-    for example in members:
-        kinds.setdefault(example.kind, []).append(example)
-    return [example for turn in zip_longest(*kinds.values()) for example in turn if example is not None]
+def _in_turn(members: list[Program]) -> list[Program]:
+    kinds: dict[str, list[Program]] = {}
+    for program in members:
+        kinds.setdefault(program.item.kind, []).append(program)
+    return [program for turn in zip_longest(*kinds.values()) for program in turn if program is not None]
 
 
 def _step(policy: Policy, judge: LocalJudge, optimiser: torch.optim.Optimizer, groups: list[list[Example]], config: JudgeTrainConfig) -> float:
@@ -263,9 +278,15 @@ def judge_loss(
     return loss
 
 
-def _measure(judge: LocalJudge, items: Sequence[Labelled]) -> dict[str, Any]:
+def _for_use(judge: LocalJudge) -> None:
+    """As it will be used: with delimiters that no step of the training had, the same ones every time it is measured."""
     judge.model.eval()
     judge.forget()
+    judge.secret = b"for measuring"
+
+
+def _measure(judge: LocalJudge, items: Sequence[Labelled]) -> dict[str, Any]:
+    _for_use(judge)
     return evaluate_judge(judge, [item for item in items if item.principle == BELIEF])
 
 
@@ -273,8 +294,7 @@ def _write(
     judge: LocalJudge, policy: Policy, parts: list[list[Labelled]], config: JudgeTrainConfig, constitution: Constitution, base_fingerprint: str
 ) -> dict[str, Any]:
     """Calibrate on the third part, measure on the second, write everything."""
-    judge.model.eval()
-    judge.forget()
+    _for_use(judge)
     held = [item for item in parts[2] if item.principle == BELIEF and item.kind.startswith(config.calibrate_on)]
     pairs = [(report.score, item.correct) for report, item in zip(judge.score([JudgeItem(i.problem, i.code) for i in held]), held, strict=True)]
     known = [(score, correct) for score, correct in pairs if score is not None]

@@ -9,14 +9,18 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from rlaif.problems import families, families_more
+from rlaif.problems import families, families_intro, families_more
 from rlaif.problems.schema import assign_roles
 from rlaif.types import Problem, TestCase
 
 TESTS = 11
+NAMED = 600
+"""Problems in a set that is asked for by name."""
 FAMILIES: dict[str, Callable[[random.Random], families.Draft]] = {
     "pipeline": families.pipeline,
     "text": families.text,
@@ -32,7 +36,17 @@ FAMILIES: dict[str, Callable[[random.Random], families.Draft]] = {
     "counter_class": families_more.counter_class,
     "windows": families_more.windows,
     "calendar": families_more.calendar,
+    "short_lists": families_intro.short_lists,
+    "short_parts": families_intro.short_parts,
+    "short_texts": families_intro.short_texts,
+    "short_numbers": families_intro.short_numbers,
+    "short_choices": families_intro.short_choices,
+    "short_dictionaries": families_intro.short_dictionaries,
 }
+
+
+FIRST_LEVEL = tuple(name for name in FAMILIES if name.startswith("short_"))
+"""Those of difficulty `intro`."""
 
 
 def generate(count: int, seed: int, names: Sequence[str] | None = None) -> list[Problem]:
@@ -55,15 +69,28 @@ def endless(seed: int, names: Sequence[str] | None = None) -> Iterator[Problem]:
     while True:
         fresh = False
         for name in chosen:
-            for _ in range(20):  # a small family may draw a rule again
+            for _ in range(20):  # a small family may draw a rule again, or inputs that all have one answer
                 problem = _build(name, rng)
-                if problem.id not in seen:
+                if problem.id not in seen and len({test.expected for test in problem.tests}) > 1:
                     seen.add(problem.id)
                     fresh = True
                     yield problem
                     break
         if not fresh:
             raise ValueError("these families have no more rules to give: ask for fewer problems or for more families")
+
+
+def named(name: str) -> list[Problem]:
+    """The set `generated/NAME`, always the same: NAMED problems (fewer where there are no more rules) of one family, of `intro` for the families of
+    the first level, or of all families where NAME is empty.
+
+    Raises ValueError for an unknown family.
+    """
+    stream = endless(0, FIRST_LEVEL if name == "intro" else [name] if name else None)
+    found = [next(stream)]
+    with suppress(ValueError):  # spent
+        found += islice(stream, NAMED - 1)
+    return found
 
 
 def _build(name: str, rng: random.Random) -> Problem:

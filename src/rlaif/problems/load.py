@@ -22,9 +22,9 @@ _COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\x
 def load_problems(name: str, *, split: Split | None = None, limit: int | None = None) -> list[Problem]:
     """The problems of `name`, in a fixed order.
 
-    name: `builtin`, `builtin/LEVEL` (a difficulty, such as `builtin/intro`), `builtin/TOPIC`, a `.jsonl` or `.json` file (our layout, the seed's,
-    HumanEval's or MBPP's), a folder written by Hugging Face `datasets` (or holding .parquet or .jsonl files), or a public data set's name
-    (`problems.datasets_hub.NAMES`).
+    name: `builtin`, `builtin/LEVEL` (a difficulty, such as `builtin/intro`), `builtin/TOPIC`; `generated`, `generated/intro` or `generated/FAMILY`
+    (fresh ones of the procedural families); a `.jsonl` or `.json` file (our layout, the seed's, HumanEval's or MBPP's), a folder written by Hugging
+    Face `datasets` (or holding .parquet or .jsonl files), or a public data set's name (`problems.datasets_hub.NAMES`).
     split: only these; None: all of them. A file that names no splits has a fifth of its problems held out as test by a stable hash;
     one with fewer than 10 problems is too small for that, and all of it belongs to every split.
     limit: at most so many, the first ones.
@@ -32,6 +32,8 @@ def load_problems(name: str, *, split: Split | None = None, limit: int | None = 
     """
     if name == "builtin" or name.startswith("builtin/"):
         problems = list(_builtin(name.partition("/")[2]))
+    elif name == "generated" or name.startswith("generated/"):
+        problems = list(_generated(name.partition("/")[2]))
     else:
         problems = _from_path(Path(name), split) if _looks_like_path(name) else _from_hub(name, split)
     if split is not None:
@@ -67,6 +69,16 @@ def _builtin(topic: str) -> tuple[Problem, ...]:
         return tuple(problem for problem in _builtin("") if topic in (problem.topic, problem.difficulty))
     problems = [problem for path in sorted(DATA.glob("*.jsonl")) for problem in read_jsonl(path, source="builtin")]
     return tuple(splits.with_builtin_split(problems))
+
+
+@lru_cache(maxsize=8)
+def _generated(name: str) -> tuple[Problem, ...]:
+    from rlaif.problems.generate import FAMILIES, named
+
+    try:
+        return tuple(splits.split_by_hash(named(name)))
+    except ValueError as error:
+        raise UsageError(f"No generated problems '{name}'", str(error).split(":")[0], f"intro, or one of {', '.join(FAMILIES)}") from None
 
 
 def read_jsonl(path: Path, *, source: str | None = None) -> list[Problem]:

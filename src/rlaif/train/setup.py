@@ -67,7 +67,8 @@ class ProblemSets:
 
     def overlap_lines(self, config: TrainConfig) -> list[str]:
         """The overlap for people, where it says something: the sets are two, or they do overlap."""
-        if not self.held_out or (config.eval_problems in (None, config.problems) and not self.overlap.pairs):
+        one_set = config.eval_problems in (None, config.problems) and config.practice_problems is None
+        if not self.held_out or (one_set and not self.overlap.pairs):
             return []
         advice = f"Left out for it: {self.dropped} training problems." if self.dropped else "--drop_overlap leaves those training problems out."
         return [*self.overlap.lines(), *([advice] if self.overlap.pairs else [])]
@@ -75,20 +76,24 @@ class ProblemSets:
 
 def choose_problems(config: TrainConfig, hooks: Hooks) -> ProblemSets:
     """Training and held-out problems with their overlap. Raises UsageError if there is nothing to train on."""
-    train = [*hooks.problems, *load_problems(config.problems, split="train")]
+    source = config.practice_problems or config.problems
+    train = [*hooks.problems, *load_problems(source, split="train")]
+    taught = load_problems(config.problems, split="train") if config.practice_problems else []
     held_out = load_problems(config.eval_problems or config.problems, split="test", limit=config.eval_limit)
-    overlap, loaded = overlap_report(train, held_out), len(train)
+    everything = [*taught, *train]
+    overlap, loaded = overlap_report(everything, held_out), len(everything)
     if config.drop_overlap:
-        train = without_overlap(train, overlap)
-    dropped = loaded - len(train)
+        taught, train = without_overlap(taught, overlap), without_overlap(train, overlap)
+    dropped = loaded - len(taught) - len(train)
     if config.feedback == "execution":
         train = [problem for problem in train if problem.tests_of("graded")]
     if not train:
-        raise UsageError(f"No problems to train on in {config.problems}", "its train split is empty, or none has a test", "--problems builtin")
-    taught, train = divided(train, config.sft_share) if config.sft_steps else ([], train)
+        raise UsageError(f"No problems to train on in {source}", "its train split is empty, or none has a test", "--problems builtin")
+    if config.sft_steps and not config.practice_problems:
+        taught, train = divided(train, config.sft_share)
     if len(train) < config.batch_size:
         raise UsageError(
-            f"--batch-size {config.batch_size} is more than the {len(train)} training problems of {config.problems}",
+            f"--batch-size {config.batch_size} is more than the {len(train)} training problems of {source}",
             "an episode takes each problem at most once",
             f"--batch-size {len(train)}",
         )
