@@ -198,6 +198,43 @@ def test_crossings(box: Sandbox, name: str) -> None:
     assert report.path == "opaque"
 
 
+ASYNC = "import asyncio\nasync def f(x):\n    await asyncio.sleep(0)\n    return x + 1\n"
+PRINTS = "def f(x):\n    print('got', x)\n    return x + 1\n"
+CAPTURE = "import io, contextlib\nout = io.StringIO()\nwith contextlib.redirect_stdout(out):\n    f(1)\n"
+
+
+@pytest.mark.parametrize(
+    ("test", "code", "passed"),
+    [
+        ("if __name__ == '__main__':\n    assert f(1) == 2", RIGHT, True),
+        ("if __name__ == '__main__':\n    assert f(1) == 3", RIGHT, False),
+        (
+            "import unittest\nclass A(unittest.TestCase):\n    def test_it(self): self.assertEqual(f(1), 2)\nif __name__ == '__main__':\n    unittest.main()",
+            RIGHT,
+            True,
+        ),
+        (
+            "import unittest\nclass A(unittest.TestCase):\n    def test_it(self): self.assertEqual(f(1), 3)\nunittest.main(argv=['x'], exit=False)",
+            RIGHT,
+            False,
+        ),
+        ("class TestF:\n    def setup_method(self): self.x = 1\n    def test_it(self): assert f(self.x) == 2", RIGHT, True),
+        ("class TestF:\n    def setup_method(self): self.x = 1\n    def test_it(self): assert f(self.x) == 3", RIGHT, False),
+        ("async def test_it():\n    assert await f(1) == 2", ASYNC, True),
+        ("async def test_it():\n    assert await f(1) == 3", ASYNC, False),
+        ("async def check(candidate):\n    assert await candidate(1) == 3", ASYNC, False),
+        ("import asyncio\nassert asyncio.run(f(1)) == 2", ASYNC, True),
+        ("import asyncio\nassert asyncio.run(f(1)) == 3", ASYNC, False),
+        (CAPTURE + "assert out.getvalue() == 'got 1\\n'", PRINTS, True),
+        (CAPTURE + "assert out.getvalue() == 'got 2\\n'", PRINTS, False),
+        (CAPTURE + "assert out.getvalue() == 'got 1\\n'", PRINTS.replace("print(", "print('x'); print("), False),
+    ],
+)
+def test_whatever_its_form_a_test_is_run(box: Sandbox, test: str, code: str, passed: bool) -> None:
+    report = box.run(problem(test), code)
+    assert (report.outcome, report.path, report.all_passed) == ("scored", "opaque", passed), report
+
+
 def test_stateful_class_on_every_path(box: Sandbox) -> None:
     code = "class Stack:\n    def __init__(self): self.xs = []\n    def push(self, x): self.xs.append(x)\n    def pop(self): return self.xs.pop()\n    def __len__(self): return len(self.xs)\n"
     lowered = problem(("s = Stack()\ns.push(1)\ns.push(2)\ns.pop()", "2"), entry="Stack")

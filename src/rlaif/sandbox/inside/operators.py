@@ -39,13 +39,22 @@ def _isinstance(cls: Any, value: Any) -> bool:
     return isinstance(value, cls)
 
 
+def _await(target: Any) -> Any:
+    import asyncio  # large, and rarely asked for
+
+    async def wait() -> Any:
+        return await target
+
+    return asyncio.run(wait())
+
+
 OPERATIONS: dict[str, Callable[..., Any]] = {
     **UNARY, **BINARY, **COMPARE,
     **{"r" + name: _swapped(function) for name, function in BINARY.items()},
     "call": lambda target, *args, **kwargs: target(*args, **kwargs),
     "get": getattr, "set": setattr, "del": delattr, "dir": dir, "round": round, "format": format,
     "getitem": operator.getitem, "setitem": operator.setitem, "delitem": operator.delitem, "contains": operator.contains,
-    "enter": _enter, "exit": _exit, "isinstance": _isinstance, "send": lambda target, value: target.send(value),
+    "enter": _enter, "exit": _exit, "isinstance": _isinstance, "await": _await, "send": lambda target, value: target.send(value),
 }  # fmt: skip
 
 ALLOWED_EXCEPTIONS = frozenset(
