@@ -89,6 +89,18 @@ class JudgeConfig(Settings):
     """worst: the lowest score; mean_minus_spread: the mean less one standard deviation."""
 
 
+def check_feedback(feedback: FeedbackMode, judge: JudgeConfig) -> None:
+    """Raises ValueError for a reward that nobody can give."""
+    if feedback == "ai" and judge.kind == "none":
+        raise ValueError("feedback 'ai' needs a judge: choose --judge embedded, local or api")
+
+
+def check_folder_use(resume: bool, overwrite: bool) -> None:
+    """Raises ValueError if a run should both go on with its folder and empty it."""
+    if resume and overwrite:
+        raise ValueError("resume and overwrite exclude each other: choose one")
+
+
 class TrainConfig(Settings):
     """One training run. An episode is one optimiser step on one batch of problems."""
 
@@ -199,10 +211,8 @@ class TrainConfig(Settings):
     def _consistent(self) -> TrainConfig:
         if self.algo in GROUP_ALGOS and self.group_size < 2:
             raise ValueError(f"group_size must be at least 2 for {self.algo}: its baseline is the group; use --group_size 8, or --algo ppo")
-        if self.resume and self.overwrite:
-            raise ValueError("resume and overwrite exclude each other: choose one")
-        if self.feedback == "ai" and self.judge.kind == "none":
-            raise ValueError("feedback 'ai' needs a judge: choose --judge.kind embedded, local or api")
+        check_folder_use(self.resume, self.overwrite)
+        check_feedback(self.feedback, self.judge)
         if self.practice_problems and not self.sft_steps:
             raise ValueError("practice_problems are for after a warm start: give --sft_steps too, or name them with --problems")
         if self.practice_problems and self.sft_share != 1:
@@ -250,8 +260,7 @@ class RewardConfig(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> RewardConfig:
-        if self.feedback == "ai" and self.judge.kind == "none":
-            raise ValueError("feedback 'ai' needs a judge: choose --judge embedded, local or api")
+        check_feedback(self.feedback, self.judge)
         return self
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from rlaif.config import TRAINING_SANDBOX, Device, Dtype, JudgeConfig, SandboxConfig, Settings, TrainConfig
+from rlaif.config import TRAINING_SANDBOX, Device, Dtype, JudgeConfig, SandboxConfig, Settings, TrainConfig, check_folder_use
 
 PROBLEMS: str = TrainConfig.model_fields["problems"].default
 """The same as for `rlaif train`, so that its paths can be compared."""
@@ -36,8 +36,7 @@ class PreferConfig(Settings):
 
     @model_validator(mode="after")
     def _one_of_two(self) -> PreferConfig:
-        if self.resume and self.overwrite:
-            raise ValueError("resume and overwrite exclude each other: choose one")
+        check_folder_use(self.resume, self.overwrite)
         return self
 
 
