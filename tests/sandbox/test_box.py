@@ -255,6 +255,33 @@ def test_preamble_belongs_to_both_sides(box: Sandbox) -> None:
     assert not box.run(helper, "def twice(x): return 4\ndef f(x): return 0\n").all_passed
 
 
+POINT = "from dataclasses import dataclass\n@dataclass(frozen=True{})\nclass Point:\n    x: int\n    inner: object = None\n"
+BOX = "class Box:\n    def __init__(self, x): self.x = x\n    def __eq__(self, other): return isinstance(other, Box) and self.x == other.x\n"
+
+
+@pytest.mark.parametrize(
+    ("preamble", "code", "test", "passed"),
+    [
+        (POINT.format(""), "def f(x): return Point(x)", "assert f(1) == Point(1)", True),
+        (POINT.format(", slots=True"), "def f(x): return [Point(x, Point(2))]", "assert f(1) == [Point(1, Point(2))]", True),
+        (POINT.format(""), "def f(x): return Point(x, Point(3))", "assert f(1) == Point(1, Point(2))", False),
+        (POINT.format(""), "def f(x): return Point(x)", "assert f(1) != Point(2) and not f(1) != Point(1)", True),
+        (BOX, "def f(x): return Box(x)", "assert f(1) == Box(1)", True),
+        (BOX, "def f(x): return Box(x + 1)", "assert f(1) == Box(1)", False),
+        (BOX, "class Box:\n    def __eq__(self, other): return True\ndef f(x): return Box()", "assert f(1) == Box(1)", False),
+        (
+            BOX,
+            "class Liar:\n    def __eq__(self, other): return True\nLiar.__name__ = 'Box'\ndef f(x): return Liar()",
+            "assert f(1) == Box(1)",
+            False,
+        ),
+        (BOX, "class Any:\n    def __eq__(self, other): return True\ndef f(x): return Box(Any())", "assert f(1) == Box(1)", False),
+    ],
+)
+def test_objects_of_the_preambles_classes_are_compared_by_the_test(box: Sandbox, preamble: str, code: str, test: str, passed: bool) -> None:
+    assert box.run(problem(test, preamble=preamble), code).all_passed is passed
+
+
 @pytest.mark.parametrize(
     ("code", "passed"),
     [

@@ -48,13 +48,18 @@ def _await(target: Any) -> Any:
     return asyncio.run(wait())
 
 
+def _state(target: Any) -> dict[str, Any]:
+    slots = [name for cls in type(target).__mro__ for name in cls.__dict__.get("__slots__", ()) if hasattr(target, name)]
+    return {**{name: getattr(target, name) for name in slots}, **getattr(target, "__dict__", {})}
+
+
 OPERATIONS: dict[str, Callable[..., Any]] = {
     **UNARY, **BINARY, **COMPARE,
     **{"r" + name: _swapped(function) for name, function in BINARY.items()},
     "call": lambda target, *args, **kwargs: target(*args, **kwargs),
     "get": getattr, "set": setattr, "del": delattr, "dir": dir, "round": round, "format": format,
     "getitem": operator.getitem, "setitem": operator.setitem, "delitem": operator.delitem, "contains": operator.contains,
-    "enter": _enter, "exit": _exit, "isinstance": _isinstance, "await": _await, "send": lambda target, value: target.send(value),
+    "enter": _enter, "exit": _exit, "isinstance": _isinstance, "await": _await, "state": _state, "send": lambda target, value: target.send(value),
 }  # fmt: skip
 
 ALLOWED_EXCEPTIONS = frozenset(

@@ -9,6 +9,7 @@ difference between one and a number is never a number.
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections import deque
 from typing import Any
@@ -34,6 +35,8 @@ class Peer:
         self.mine: list[Any] = []
         self.stub: Any = None
         self.stops = False
+        self.shared: set[type] = set()
+        """Classes of the preamble, which both sides define."""
         self.class_problem = class_problem
 
     def ask(self, request: dict[str, Any], args: Any = (), kwargs: dict[str, Any] | None = None, built: bool = False) -> Any:
@@ -212,6 +215,19 @@ def _ask(remote: Remote, op: str, *args: Any) -> Any:
     return value
 
 
+def _twin(remote: Remote, cls: type) -> Any:
+    """An object of the preamble's class made from what S says the attributes are, so that the test's own `==` compares the values; else None."""
+    if cls not in remote._peer.shared or remote._name != cls.__name__:
+        return None
+    state = _ask(remote, "state")
+    if type(state) is not dict:
+        return None
+    twin = object.__new__(cls)
+    for name, value in state.items():
+        object.__setattr__(twin, str(name), value)
+    return twin
+
+
 _SAME_KIND = frozenset({*operators.BINARY, *("r" + op for op in operators.BINARY), "neg", "pos", "invert", "abs", "round", "enter"})
 TOLD = 2
 """`_built` of a difference with a number of the test's: it has been told what `abs` of it should hide."""
@@ -242,7 +258,8 @@ def _install() -> None:
     def compare(op: str) -> Any:
         def run(self: Remote, other: Any) -> Any:
             if type(other) is not Remote:
-                return NotImplemented
+                twin = _twin(self, type(other)) if op in ("eq", "ne") else None
+                return NotImplemented if twin is None else getattr(operator, op)(other, twin)
             return bool(_ask(self, op, other))
 
         return run

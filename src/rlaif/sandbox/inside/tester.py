@@ -36,6 +36,7 @@ def run_test(test: dict[str, Any], job: dict[str, Any], peer: Peer) -> Any:
     scope = module.__dict__
     if job["preamble"]:
         exec(compile(job["preamble"], "<preamble>", "exec", dont_inherit=True), scope)
+        peer.shared = {value for value in scope.values() if isinstance(value, type) and value.__module__ == "tests"}
     peer.stops = "StopIteration" in test["input"]
     stub = peer.stub = Remote(peer, -1, entry or "")
     if entry:
