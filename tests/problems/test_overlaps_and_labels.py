@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -60,3 +61,15 @@ def test_stored_rates_are_shares_of_problems_that_exist() -> None:
     assert measured_pass_rates()
     for rates in pass_rates_by_model().values():
         assert rates.keys() <= known and all(0 <= rate <= 1 for rate in rates.values())
+
+
+def test_every_problem_was_tried_by_a_weak_model_and_a_stronger_one_and_the_labels_follow() -> None:
+    problems, models = load_problems("builtin"), pass_rates_by_model()
+    assert set(models) == {"smollm2-135m", "qwen2.5-coder-0.5b-instruct"}
+    means = {}
+    for model, rates in models.items():
+        assert rates.keys() == {problem.id for problem in problems}
+        means[model] = [fmean(rates[one.id] for one in problems if one.difficulty == level) for level in ("intro", "easy", "medium", "hard")]
+    weak, strong = means["smollm2-135m"], means["qwen2.5-coder-0.5b-instruct"]
+    assert weak[0] > 3 * weak[1] and strong[0] > strong[1] > strong[2] >= strong[3], means
+    assert strong[0] > weak[0] and strong[1] > weak[1]

@@ -152,9 +152,7 @@ def short_texts(rng: random.Random) -> Draft:
                 "list[str]",
                 f"return [word for word in text.split() if {choose}]",
             ),
-            (f"count_words_{words}", f"Return how many words of the text are {which}.", "int", f"return sum(1 for word in text.split() if {choose})")
-            if "that" not in which
-            else (f"count_words_{words}", f"Return how many words there are {which}.", "int", f"return sum(1 for word in text.split() if {choose})"),
+            (f"count_words_{words}", f"Return how many words the text has {which}.", "int", f"return sum(1 for word in text.split() if {choose})"),
             (
                 f"replace_{letter}_with_{spelt}",
                 f"Return the text with every '{letter}' replaced by '{other}'.",
