@@ -65,6 +65,26 @@ def test_scores_equal_asking_one_question_at_a_time(build: Callable[..., LocalJu
     assert len({round(report.score, 6) for report in reports if report.score is not None}) == 5
 
 
+def test_the_output_layer_is_left_out_only_where_it_does_nothing_else(build: Callable[..., LocalJudge], monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = build()
+    head = usual.model.get_output_embeddings()
+    widths: list[int] = []
+    handle = head.register_forward_hook(lambda _module, _inputs, output: widths.append(output.shape[1]))
+    scores = [report.score for report in usual.score(ITEMS)]
+    assert widths and not any(widths), "no logits of the whole vocabulary"
+    handle.remove()
+    config = usual.model.config
+    monkeypatch.setattr(config, "logit_scale", 2.0, raising=False)  # as the families that scale what comes out of it
+    capped = LocalJudge(usual.model, usual.tokenizer, load_constitution(), secret=b"k")
+    monkeypatch.undo()
+    handle = head.register_forward_hook(lambda _module, _inputs, output: output * 2)
+    scaled = [report.score for report in capped.score(ITEMS)]
+    handle.remove()
+    plain = [report.score for report in LocalJudge(usual.model, usual.tokenizer, load_constitution(), secret=b"k").score(ITEMS)]
+    assert plain == scores
+    assert any(abs(a - b) > 1e-4 for a, b in zip(scores, scaled, strict=True) if a is not None), "its own scaling counts"
+
+
 def test_expected_score_by_hand() -> None:
     # logits of No, " No", Yes, " Yes"; e^0 = 1, e^ln3 = 3, ...
     logits = torch.tensor([[[0.0, math.log(2), math.log(3), math.log(4)]]])

@@ -71,6 +71,8 @@ class LocalJudge:
         self._question_ids = [
             self._ids(question_text(principle), special=False) + self._ids(self._tail, special=True) for principle in self.principles
         ]
+        # The score tokens' logits are computed here, in float32; the product with the whole vocabulary is left out.
+        self._own_head = getattr(model.get_output_embeddings(), "weight", None) is not None and not _rescales_logits(model.config)
         self._head_cache: list[tuple[Tensor, Tensor]] | None = None
         self._memo: OrderedDict[tuple[int, ...], list[float]] = OrderedDict()
 
@@ -224,33 +226,27 @@ class LocalJudge:
                 at = end
         # A query that sees nothing is NaN in softmax: padding looks at itself.
         visible_BTS[:, torch.arange(total), past + torch.arange(total)] = True
-        with head_input(self.model) as hidden:
-            output = self.model(
-                input_ids=ids_BT.to(device),
-                position_ids=position_BT.to(device),
-                attention_mask=_additive(visible_BTS, self._mask_dtype()).to(device),
-                past_key_values=_cache(prefix, rows_B),
-                use_cache=prefix is not None,
-                logits_to_keep=torch.tensor(ends, device=device),
-            )
-        return expected_score(self.score_logits(output.logits, hidden), self.score_token_ids)
+        inputs = {
+            "input_ids": ids_BT.to(device),
+            "position_ids": position_BT.to(device),
+            "attention_mask": _additive(visible_BTS, self._mask_dtype()).to(device),
+            "use_cache": prefix is not None,
+            "logits_to_keep": torch.tensor(ends, device=device),
+        }
+        if self._own_head:
+            with head_input(self.model) as hidden:
+                self.model(**inputs, past_key_values=_cache(prefix, rows_B))
+            if len(hidden) == 1 and hidden[0].shape[:2] == (rows_B, len(ends)):
+                return expected_score(self.score_head(hidden[0]), self.score_token_ids)
+            self._own_head = False  # this model's output layer is given something else
+        logits_BQV = self.model(**inputs, past_key_values=_cache(prefix, rows_B)).logits
+        return expected_score(logits_BQV[..., [*self.score_token_ids[0], *self.score_token_ids[1]]], self.score_token_ids)
 
-    def score_logits(self, logits_BQV: Tensor, hidden: list[Tensor]) -> Tensor:
-        """Logits [B, Q, no + yes] of the score tokens alone, with the last product in float32.
+    def score_head(self, hidden: Tensor) -> Tensor:
+        """Logits [..., no + yes] of the score tokens from last hidden states [..., D], in float32.
 
         A bfloat16 logit near 16 moves in steps of an eighth, which is most of the difference between a yes and a no.
         """
-        if (
-            len(hidden) != 1
-            or hidden[0].shape[:2] != logits_BQV.shape[:2]
-            or getattr(self.model.get_output_embeddings(), "weight", None) is None
-            or _rescales_logits(self.model.config)
-        ):
-            return logits_BQV[..., [*self.score_token_ids[0], *self.score_token_ids[1]]].float()
-        return self.score_head(hidden[0])
-
-    def score_head(self, hidden: Tensor) -> Tensor:
-        """Logits [..., no + yes] of the score tokens from last hidden states [..., D], in float32."""
         ids = [*self.score_token_ids[0], *self.score_token_ids[1]]
         head = self.model.get_output_embeddings()
         bias = head.bias[ids].float() if getattr(head, "bias", None) is not None else None
@@ -270,14 +266,15 @@ class LocalJudge:
     def _extend(self, past_ids: list[int], prefix: list[tuple[Tensor, Tensor]] | None, ids: list[int]) -> list[tuple[Tensor, Tensor]]:
         device, past = self.model.device, len(past_ids)
         visible = torch.ones(len(ids), past + len(ids), dtype=torch.bool).tril(diagonal=past)[None]
-        output = self.model(
-            input_ids=torch.tensor([ids], device=device),
-            position_ids=torch.arange(past, past + len(ids), device=device)[None],
-            attention_mask=_additive(visible, self._mask_dtype()).to(device),
-            past_key_values=_cache(prefix, 1) or DynamicCache(),
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        with head_input(self.model):  # nobody reads these logits
+            output = self.model(
+                input_ids=torch.tensor([ids], device=device),
+                position_ids=torch.arange(past, past + len(ids), device=device)[None],
+                attention_mask=_additive(visible, self._mask_dtype()).to(device),
+                past_key_values=_cache(prefix, 1) or DynamicCache(),
+                use_cache=True,
+                logits_to_keep=1,
+            )
         return [(layer.keys, layer.values) for layer in output.past_key_values.layers]
 
     def _mask_dtype(self) -> torch.dtype:
@@ -336,9 +333,14 @@ def _additive(visible_BTS: Tensor, dtype: torch.dtype) -> Tensor:
 
 @contextlib.contextmanager
 def head_input(model: Any) -> Iterator[list[Tensor]]:
-    """Collects what the model's output layer is given during one forward pass."""
+    """Collects what the model's output layer is given during one forward pass, and gives the layer nothing to do."""
     seen: list[Tensor] = []
-    handle = model.get_output_embeddings().register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+
+    def take(_module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        seen.append(inputs[0])
+        return (inputs[0][:, :0], *inputs[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(take)
     try:
         yield seen
     finally:
