@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,14 @@ def test_sets_by_name() -> None:
     assert {problem.topic for problem in load_problems("generated", limit=50)} == set(FAMILIES)
     with pytest.raises(UsageError, match="No generated problems 'poems'"):
         load_problems("generated/poems")
+
+
+def test_a_folder_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "generated").mkdir()
+    (tmp_path / "generated" / "mine.jsonl").write_text('{"prompt": "Add one", "test_input": "up(1)", "expected_output": "2"}\n', encoding="utf-8")
+    assert [problem.prompt for problem in load_problems("generated/mine.jsonl")] == ["Add one"]
+    assert [problem.prompt for problem in load_problems("generated")] == ["Add one"]
 
 
 def test_functions_of_the_first_level_are_named_after_their_rule() -> None:

@@ -275,6 +275,14 @@ BOX = "class Box:\n    def __init__(self, x): self.x = x\n    def __eq__(self, o
             "assert f(1) == Box(1)",
             False,
         ),
+        (
+            "class Box:\n    def same(self, other): return self.x == other.x\n    def __eq__(self, other): return other.same(self)\n",
+            "def f(x):\n    box = Box()\n    box.same = lambda other: True\n    return box",
+            "box = Box()\nbox.x = 1\nassert f(1) == box or box == f(1)",
+            False,
+        ),
+        (BOX, "def f(x): return Box(x)", "assert Box(1) == f(1) and Box(1) != f(2) and [Box(1)] == [f(1)]", True),
+        (BOX, "def f(x): return None", "assert not Box(1) == f(1)", True),
         (BOX, "class Any:\n    def __eq__(self, other): return True\ndef f(x): return Box(Any())", "assert f(1) == Box(1)", False),
     ],
 )

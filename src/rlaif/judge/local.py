@@ -338,7 +338,7 @@ def head_input(model: Any) -> Iterator[list[Tensor]]:
 
     def take(_module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         seen.append(inputs[0])
-        return (inputs[0][:, :0], *inputs[1:])
+        return (inputs[0][:, :0], *inputs[1:]) if inputs[0].dim() == 3 else inputs
 
     handle = model.get_output_embeddings().register_forward_pre_hook(take)
     try:

@@ -32,7 +32,7 @@ def load_problems(name: str, *, split: Split | None = None, limit: int | None = 
     """
     if name == "builtin" or name.startswith("builtin/"):
         problems = list(_builtin(name.partition("/")[2]))
-    elif name == "generated" or name.startswith("generated/"):
+    elif (name == "generated" or name.startswith("generated/")) and not Path(name).exists():
         problems = list(_generated(name.partition("/")[2]))
     else:
         problems = _from_path(Path(name), split) if _looks_like_path(name) else _from_hub(name, split)

@@ -11,7 +11,7 @@ import types
 from typing import Any
 
 from . import codec, operators, protocol
-from .peer import Gone, Peer, Remote, Tampering
+from .peer import Gone, Peer, Remote, Tampering, compare_by_value
 from .protocol import ANSWER, ASK, BYE, MAX_TEXT, BlockingChannel, Broken
 
 _COMMON = "math cmath sys re random string itertools functools collections heapq bisect copy operator datetime json"
@@ -36,7 +36,9 @@ def run_test(test: dict[str, Any], job: dict[str, Any], peer: Peer) -> Any:
     scope = module.__dict__
     if job["preamble"]:
         exec(compile(job["preamble"], "<preamble>", "exec", dont_inherit=True), scope)
-        peer.shared = {value for value in scope.values() if isinstance(value, type) and value.__module__ == "tests"}
+        for value in list(scope.values()):
+            if isinstance(value, type) and value.__module__ == "tests":
+                compare_by_value(value)
     peer.stops = "StopIteration" in test["input"]
     stub = peer.stub = Remote(peer, -1, entry or "")
     if entry:
