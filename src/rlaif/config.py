@@ -109,7 +109,8 @@ class TrainConfig(Settings):
     output_dir: Path | None = None
     """Where the run goes; default: runs/<time>. A folder that exists needs --resume or --overwrite."""
     problems: str = "builtin/intro"
-    """`builtin/intro` (one-line tasks, within reach of the default model), `builtin` (all levels), a data set's name, or a JSONL file."""
+    """`builtin/intro` (one-line tasks, within reach of the default model), `builtin` (all levels), `generated/intro` (made by procedural families),
+    a data set's name, or a JSONL file."""
     eval_problems: str | None = None
     """Held-out problems for before and after; default: the test split of --problems."""
     drop_overlap: bool = False

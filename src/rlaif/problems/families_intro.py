@@ -103,7 +103,7 @@ def short_parts(rng: random.Random) -> Draft:
             (f"last_{n}_{unit}", f"Return the last {n} {unit} of the {what}.", result, f"return {x}[-{n}:]"),
             (f"without_first_{n}", f"Return the {what} without its first {n} {unit}.", result, f"return {x}[{n}:]"),
             (f"without_last_{n}", f"Return the {what} without its last {n} {unit}.", result, f"return {x}[:-{n}]"),
-            (f"every_{n}th_from_start", f"Return the {unit} at positions 0, {n}, {2 * n} and so on.", result, f"return {x}[::{n}]"),
+            (f"one_in_{n}_{unit}", f"Return the {unit} at positions 0, {n}, {2 * n} and so on.", result, f"return {x}[::{n}]"),
             (f"{what}_{n}_times", f"Return the {what} repeated {n} times.", result, f"return {x} * {n}"),
             (f"reversed_first_{n}", f"Return the first {n} {unit} of the {what} in reverse order.", result, f"return {x}[:{n}][::-1]"),
             (f"longer_than_{n}", f"Return True if the {what} has more than {n} {unit}.", "bool", f"return len({x}) > {n}"),

@@ -95,10 +95,9 @@ def _finish(value: Any) -> None:
 
 def _run_methods(case: type) -> None:
     """A class in pytest's manner: a fresh instance for each `test_` method, set up and torn down."""
-    import unittest
-
-    if issubclass(case, unittest.TestCase):
-        return
+    unittest: Any = sys.modules.get("unittest")
+    if unittest is not None and issubclass(case, unittest.TestCase):
+        return  # run already
     for name in [name for name in dir(case) if name.startswith("test_")]:
         instance = case()
         for step in ("setup_method", name, "teardown_method"):
