@@ -17,6 +17,7 @@ from rlaif.judge import Judge, JudgeItem, Principle, Sanitised, load_constitutio
 from rlaif.judge.embedded import load_embedded_judge, shared_base
 from rlaif.judge.local import LocalJudge, expected_score
 from rlaif.policy.model import load_policy
+from rlaif.policy.reader import Reader
 from rlaif.types import Problem
 
 ADD, TWICE = TASKS
@@ -34,6 +35,8 @@ ITEMS = [
 def build(tiny: Callable[[str], Path]) -> Callable[..., LocalJudge]:
     def make(kind: str = "llama", **options: object) -> LocalJudge:
         policy = load_policy(str(tiny(kind)), dtype="float32", device="cpu", trainable=False)
+        if options.pop("fused", False):
+            options["reader"] = Reader(policy)
         return LocalJudge(policy.model, policy.tokenizer, options.pop("constitution", load_constitution()), **({"secret": b"k"} | options))  # type: ignore[arg-type]
 
     return make
@@ -49,12 +52,15 @@ def one_at_a_time(judge: LocalJudge, problem: Problem, code: str, principle: Pri
     return odds[1] / sum(odds)
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "starcoder2"])
+@pytest.mark.parametrize(("kind", "fused"), [(kind, True) for kind in ("llama", "qwen2", "qwen3")] + [("llama", False), ("starcoder2", False)])
 @pytest.mark.parametrize("share_prefix", [True, False])
-def test_scores_equal_asking_one_question_at_a_time(build: Callable[..., LocalJudge], kind: str, share_prefix: bool) -> None:
-    judge = build(kind, share_prefix=share_prefix, batch_size=3)
+@pytest.mark.parametrize("principles", [None, ("correctness",)])
+def test_scores_equal_asking_one_question_at_a_time(
+    build: Callable[..., LocalJudge], kind: str, fused: bool, share_prefix: bool, principles: tuple[str, ...] | None
+) -> None:
+    judge = build(kind, share_prefix=share_prefix, batch_size=3, fused=fused, principles=principles)
     reports = judge.score(ITEMS)
-    assert isinstance(judge, Judge) and len(judge.principles) == 5
+    assert isinstance(judge, Judge) and len(judge.principles) == (1 if principles else 5)
     for (problem, code), report in zip(ITEMS, reports, strict=True):
         if report.refused:
             assert "pass" in code
@@ -195,6 +201,7 @@ def test_factory(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     assert make_judge(JudgeConfig(kind="none")) is None
     judge = make_judge(JudgeConfig(kind="local", model=str(tiny("llama"))))
     assert judge is not None and "zero-shot" in judge.name
+    assert judge.reader is not None and make_judge(JudgeConfig(kind="local", model=str(tiny("starcoder2")))).reader is None
     with pytest.raises(UsageError, match="needs a model"):
         make_judge(JudgeConfig(kind="local"))
     with pytest.raises(JudgeUnavailable):

@@ -19,7 +19,9 @@ from rlaif.errors import JudgeUnavailable, ModelNotFound
 from rlaif.judge.calibrate import IDENTITY, Calibration
 from rlaif.judge.constitution import BASE_MODEL, BELIEF, Constitution
 from rlaif.judge.local import LocalJudge
+from rlaif.policy.fused import can_fuse
 from rlaif.policy.model import Policy, load_policy
+from rlaif.policy.reader import Reader
 
 SHIPPED = Path(__file__).parent / "embedded"
 """Folder of the shipped adapter: adapter_config.json, adapter_model.safetensors, calibration.json, judge.json, README.md (its card)."""
@@ -136,6 +138,7 @@ def _judge(
         batch_size=config.batch_size,
         secret=secret,
         context=context,
+        reader=Reader(policy) if own and policy.device.type == "cpu" and can_fuse(policy) else None,
     )
 
 

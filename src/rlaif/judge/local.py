@@ -25,8 +25,11 @@ from rlaif.judge.constitution import BELIEF, Constitution, Principle
 from rlaif.judge.prompts import Segments, code_text, delimiter, problem_text, question_text, rubric_text
 from rlaif.judge.protocol import JudgeItem, failed_report, refused_report
 from rlaif.judge.sanitise import Refusal, Sanitised, sanitise
+from rlaif.policy.reader import Prefix, Reader, Text
 from rlaif.types import JudgeReport
 
+KeysAndValues = list[tuple[Tensor, Tensor]]
+"""Of every layer, as transformers keeps them: [1, kv heads, tokens, head size]."""
 _SHARED_FROM = 3
 """Items of one problem from which its own prefix is worth a forward pass of its own."""
 _LEAST_ROOM = 64
@@ -40,7 +43,8 @@ class LocalJudge:
     """Pointwise judge over a model and its tokenizer.
 
     principles: which of the constitution's are asked; the belief (`correctness`) always is. `context` is entered around each forward pass
-    (an adapter switch, autocast). `share_prefix=False` runs every prompt whole: the same scores, for comparison of cost.
+    (an adapter switch, autocast). `share_prefix=False` runs every prompt whole: the same scores, for comparison of cost. `reader`: of the same
+    weights, for models that it knows; then the forward passes are its own, about 1.3 times as fast on CPU.
     """
 
     def __init__(
@@ -57,10 +61,11 @@ class LocalJudge:
         secret: bytes | None = None,
         max_code_tokens: int = 1024,
         context: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+        reader: Reader | None = None,
     ) -> None:
         self.model, self.tokenizer, self.constitution = model, tokenizer, constitution
         self.name, self.calibration, self.batch_size, self.share_prefix = name, calibration, batch_size, share_prefix
-        self.max_code_tokens, self.context = max_code_tokens, context
+        self.max_code_tokens, self.context, self.reader = max_code_tokens, context, reader
         self.secret = secret or secrets.token_bytes(16)
         wanted = set(constitution.ids if principles is None else principles) | {BELIEF}
         self.principles = tuple(principle for principle in constitution.principles if principle.id in wanted)
@@ -73,7 +78,7 @@ class LocalJudge:
         ]
         # The score tokens' logits are computed here, in float32; the product with the whole vocabulary is left out.
         self._own_head = getattr(model.get_output_embeddings(), "weight", None) is not None and not _rescales_logits(model.config)
-        self._head_cache: list[tuple[Tensor, Tensor]] | None = None
+        self._head_cache: KeysAndValues | Prefix | None = None
         self._memo: OrderedDict[tuple[int, ...], list[float]] = OrderedDict()
 
     # Public -------------------------------------------------------------------------------------------------------------------------
@@ -187,7 +192,7 @@ class LocalJudge:
         return answers
 
     def _run(
-        self, prefix_ids: list[int], prefix: list[tuple[Tensor, Tensor]] | None, bodies: list[tuple[int, list[int]]], answers: list[list[float]]
+        self, prefix_ids: list[int], prefix: KeysAndValues | Prefix | None, bodies: list[tuple[int, list[int]]], answers: list[list[float]]
     ) -> None:
         """Fill `answers`; batches are of similar length, so that little of them is padding."""
         bodies = sorted(bodies, key=lambda body: len(body[1]))
@@ -197,8 +202,11 @@ class LocalJudge:
             for (index, _), scores_Q in zip(batch, scores_BQ.tolist(), strict=True):
                 answers[index] = scores_Q
 
-    def _forward(self, past: int, prefix: list[tuple[Tensor, Tensor]] | None, bodies: list[list[int]]) -> Tensor:
+    def _forward(self, past: int, prefix: KeysAndValues | Prefix | None, bodies: list[list[int]]) -> Tensor:
         """P(yes) [B, Q]. A row is padding, body, question 1, ..., question Q; positions and mask make each question follow the body."""
+        if self.reader is not None:
+            hidden_BQD = self.reader.read(prefix or self.reader.empty, [Text(body, self._question_ids) for body in bodies])
+            return expected_score(self.score_head(hidden_BQD), self.score_token_ids)
         device = self.model.device
         longest = max(map(len, bodies))
         question_length = sum(map(len, self._question_ids))
@@ -253,7 +261,7 @@ class LocalJudge:
         with torch.autocast(self.model.device.type, enabled=False):
             return torch.nn.functional.linear(hidden.float(), head.weight[ids].float(), bias)
 
-    def _head_kv(self) -> list[tuple[Tensor, Tensor]]:
+    def _head_kv(self) -> KeysAndValues | Prefix:
         if self._head_cache is None:
             self._head_cache = self._extend([], None, self._head_ids)
         return self._head_cache
@@ -263,7 +271,9 @@ class LocalJudge:
         self._head_cache = None
         self._memo.clear()
 
-    def _extend(self, past_ids: list[int], prefix: list[tuple[Tensor, Tensor]] | None, ids: list[int]) -> list[tuple[Tensor, Tensor]]:
+    def _extend(self, past_ids: list[int], prefix: KeysAndValues | Prefix | None, ids: list[int]) -> KeysAndValues | Prefix:
+        if self.reader is not None:
+            return self.reader.extend(prefix or self.reader.empty, ids)
         device, past = self.model.device, len(past_ids)
         visible = torch.ones(len(ids), past + len(ids), dtype=torch.bool).tril(diagonal=past)[None]
         with head_input(self.model):  # nobody reads these logits
@@ -352,7 +362,7 @@ def _rescales_logits(config: Any) -> bool:
     return any(getattr(config, key, None) not in (None, 1, 1.0) for key in ("logit_scale", "logits_scaling", "final_logit_softcapping"))
 
 
-def _cache(prefix: list[tuple[Tensor, Tensor]] | None, rows: int) -> DynamicCache | None:
+def _cache(prefix: KeysAndValues | None, rows: int) -> DynamicCache | None:
     """A fresh cache that starts with `prefix` for every row (expanded, not copied); None without one."""
     if prefix is None:
         return None

@@ -41,16 +41,18 @@ def can_fuse(policy: Policy) -> bool:
 class PackedLinear:
     """x @ W^T (+ b) with the weight in the layout the processor wants; `activation` and `times` are applied within the product on CPU."""
 
-    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
-        self.dtype, self.device = dtype, device
+    def __init__(self, dtype: torch.dtype, device: torch.device, frozen: bool = False) -> None:
+        self.dtype, self.device, self.frozen = dtype, device, frozen
         self.weight: Any = None
         self.bias: Tensor | None = None
-        self.packed = device.type == "cpu" and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        self.packed = not frozen and device.type == "cpu" and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
     def load(self, weight: Tensor, bias: Tensor | None, rows: int) -> None:
         """Take a weight [out, in] in any type. On CPU it is packed for products of about `rows` rows."""
         if self.packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.to(self.dtype).contiguous(), rows)
+        elif self.frozen:
+            self.weight = weight.to(self.dtype)
         elif self.weight is None:
             self.weight = weight.to(self.dtype, copy=True)
         else:
@@ -82,10 +84,14 @@ class _Layer:
 
 
 class FusedWeights:
-    """The policy's weights in the sampler's type and layout: a second copy, kept on the policy and refreshed for each call of `sample`."""
+    """The policy's weights in the sampler's type and layout: a second copy, kept on the policy and refreshed for each call of `sample`.
 
-    def __init__(self, policy: Policy) -> None:
+    frozen: for weights that will not change, and long inputs: the policy's own tensors are used as they are, where their type is right.
+    """
+
+    def __init__(self, policy: Policy, *, frozen: bool = False) -> None:
         config = policy.config
+        self.frozen = frozen
         self.dtype, self.device = policy.compute_dtype, policy.device
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -96,7 +102,7 @@ class FusedWeights:
         self.embedding = self.norm_out = torch.empty(0)
 
     def _linear(self) -> PackedLinear:
-        return PackedLinear(self.dtype, self.device)
+        return PackedLinear(self.dtype, self.device, self.frozen)
 
     @torch.no_grad()
     def refresh(self, policy: Policy, rows: int) -> None:
@@ -135,8 +141,17 @@ class FusedWeights:
         scale[: self.heads] = self.size**-0.5
         return cos_N[0].float()[:, None] * scale, (sin_N[0].float() * sign)[:, None] * scale
 
-    def run(self, token_N: Tensor, position_N: Tensor, attend: Callable[[int, Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-        """Last hidden states [N, D], float32, before the final norm. attend(layer, q_NHD, k_NhD, v_NhD) -> [N, heads * size]; q is scaled."""
+    def run(
+        self,
+        token_N: Tensor,
+        position_N: Tensor,
+        attend: Callable[[int, Tensor, Tensor, Tensor], Tensor],
+        wanted_N: Tensor | None = None,
+    ) -> Tensor:
+        """Last hidden states [N, D], float32, before the final norm. attend(layer, q_NHD, k_NhD, v_NhD) -> [N, heads * size]; q is scaled.
+
+        wanted_N: of which tokens; the last layer is then computed for these alone.
+        """
         hidden = self.embedding[token_N].float()
         width, rotated, size = (hidden.shape[-1],), self.heads + self.kv_heads, self.size
         cos, sin = self.rotations(position_N)
@@ -149,6 +164,8 @@ class FusedWeights:
                 qk = torch.cat([q, rms_norm(qk[:, self.heads :], (size,), layer.norm_k, self.eps)], dim=1)
             qk = torch.addcmul(qk * cos, qk.roll(size // 2, -1), sin)
             mixed = attend(index, qk[:, : self.heads], qk[:, self.heads :], v)
+            if wanted_N is not None and index == len(self.layers) - 1:
+                mixed, hidden = mixed[wanted_N], hidden[wanted_N]
             hidden = hidden + layer.out(mixed.to(self.dtype))
             x = rms_norm(hidden, width, layer.norm_mlp, self.eps).to(self.dtype)
             hidden += layer.down(layer.up(x, times=layer.gate(x, "swish")))
