@@ -2,6 +2,7 @@
 
     python benchmarks/ladder.py --out ladder --seed 0
     python benchmarks/ladder.py --out ladder --seed 0 --rungs sft,execution,hybrid,ai
+    python benchmarks/ladder.py --merge ladder-0/ladder.json ladder-1/ladder.json      # one table of several seeds
 
 Every rung starts from the untrained model and learns from as many answers: `sft` (supervised steps on reference solutions), `rejection` (RAFT),
 `execution`, `ai`, `naive` (the plain mean of the share of tests passed and the judge's score, for every program), `hybrid`, `grpo`, `trl` (TRL's
@@ -19,6 +20,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -165,12 +167,12 @@ def with_trl(config: TrainConfig, folder: Path, train: list[Problem]) -> Policy:
     return load_policy(str(folder / "trl_model"), device=config.device, dtype=config.dtype, trainable=False)
 
 
-def climb(name: str, config: TrainConfig, known: dict[str, Any] | None) -> None:
-    """One rung. known: the evaluation of the untrained model, once there is one."""
+def climb(name: str, config: TrainConfig, known: dict[str, Any] | None, sft_steps: int | None) -> None:
+    """One rung. known: the evaluation of the untrained model, once there is one. sft_steps: of the rung `sft`; else as many answers as the others."""
     match name:
         case "sft":
             answers = config.episodes * config.batch_size * config.group_size
-            outside_rl(config.model_copy(update={"sft_steps": answers // config.sft_batch_size}), supervised, known)
+            outside_rl(config.model_copy(update={"sft_steps": sft_steps or answers // config.sft_batch_size}), supervised, known)
         case "trl":
             outside_rl(config, with_trl, known)
         case _:
@@ -206,15 +208,34 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def merged(tables: list[list[dict[str, Any]]]) -> str:
+    """Each rung's lift in each seed with its interval, and the mean of the seeds that have it."""
+    lines = ["| rung | " + " | ".join(f"run {i + 1}" for i in range(len(tables))) + " | mean |", "| --- |" + " --- |" * (len(tables) + 1)]
+    by_rung = [{one["rung"]: one for one in rows} for rows in tables]
+    for name in (name for name in RUNGS if any(name in rungs for rungs in by_rung)):
+        found = [rungs.get(name) for rungs in by_rung]
+        cells = [f"{100 * one['lift']:+.1f} ({100 * one['low']:+.1f} to {100 * one['high']:+.1f})" if one else "" for one in found]
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {100 * fmean(one['lift'] for one in found if one):+.1f} |")
+    base = [f"{rows[0]['base']:.1%}" for rows in tables]
+    return f"Untrained: {', '.join(base)}\n\n" + "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--merge", type=Path, nargs="+", help="ladder.json of finished ladders: print one table and do nothing else")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--episodes", type=int, default=TrainConfig().episodes)
     parser.add_argument("--eval-limit", type=int, default=None)
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--sft-steps", type=int, help="of the rung sft; default: as many answers as the others learn from")
     parser.add_argument("--rungs", default=",".join(RUNGS))
     arguments = parser.parse_args()
+    if arguments.merge:
+        print(merged([json.loads(path.read_text(encoding="utf-8")) for path in arguments.merge]))
+        return
+    if arguments.out is None:
+        parser.error("--out is needed, or --merge")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     recipe = tomllib.loads(RECIPE.read_text(encoding="utf-8"))
@@ -227,7 +248,7 @@ def main() -> None:
         status = config.output_dir / "status.json"
         if not status.exists() or json.loads(status.read_text(encoding="utf-8"))["state"] != "done":
             start = time.perf_counter()
-            climb(name, config, known)
+            climb(name, config, known, arguments.sft_steps)
             print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
         known = known or RunDir.open(config.output_dir).evaluations()["before"]
         rows.append(row(name, config.output_dir))
