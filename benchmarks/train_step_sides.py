@@ -105,7 +105,7 @@ def ours(args: argparse.Namespace) -> None:
         ProblemSets(chosen, [], {}),
         build_optimizer(policy, config),
         Curriculum(chosen, seed=0, uniform=True),
-        Monitor(seed=0),
+        Monitor(),
         FeedbackJournal(run.path / "journal.jsonl"),
         InterruptGuard(),
         torch.Generator().manual_seed(0),

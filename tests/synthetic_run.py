@@ -238,6 +238,7 @@ def make_run(
         run.log_rollouts(rows)
         rewards = [row.feedback.reward for row in rows if row.feedback.reward is not None]
         passed = [row.feedback.tests.all_passed for row in rows if row.feedback.reward is not None]
+        order = 0.75 + rng.gauss(0, 0.05)
         run.log_metrics(
             {
                 "episode": episode,
@@ -256,6 +257,9 @@ def make_run(
                 "update_s": rng.gauss(4.4, 0.3),
                 "episode_s": rng.gauss(14.6, 0.6),
                 "grad_norm": abs(rng.gauss(0.6, 0.2)),
+                "judge_auroc": order,
+                "judge_auroc_low": order - 0.15,
+                "judge_auroc_high": min(1.0, order + 0.1),
                 "judge_calls": len(rows) - 4,
                 "judge_cached": 4,
                 "judge_tokens": 315 * len(rows),
@@ -265,7 +269,8 @@ def make_run(
             run.log_alarm(
                 episode,
                 "judge_drift",
-                "The judge agrees with the held-out tests on 71% of recent samples, down from 83% at the start (99.8% intervals apart).",
+                "The judge puts an answer that passes the held-out tests above one that fails them in 58% of recent cases, "
+                "down from 83% at the start (99.8% intervals apart).",
             )
     if evaluations and state == "done":
         run.write_evaluation("after", evaluation(0.45).to_dict())

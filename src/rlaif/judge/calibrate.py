@@ -106,6 +106,29 @@ def auroc(score: Sequence[float], correct: Sequence[bool]) -> float:
     return float((ranks[labels].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
+def auroc_interval(score: Sequence[float], correct: Sequence[bool], z: float = 1.96) -> tuple[float, float]:
+    """Newcombe's interval of the AUROC (Statistics in Medicine 2006, part 2, method 5): Hanley and McNeil's variance at the bound itself.
+
+    Unlike one around the estimate it has a width where every pair is in order. NaN without both kinds.
+    """
+    from scipy.optimize import brentq
+
+    area = auroc(score, correct)
+    m = int(np.sum(correct))
+    n = len(correct) - m
+    half = (m + n) / 2 - 1
+
+    def excess(bound: float) -> float:
+        variance = bound * (1 - bound) * (1 + half * (1 - bound) / (2 - bound) + half * bound / (1 + bound)) / (m * n)
+        return abs(area - bound) - z * variance**0.5
+
+    if np.isnan(area):
+        return area, area
+    low = 0.0 if area == 0 else float(brentq(excess, 0.0, area - 1e-9))
+    high = 1.0 if area == 1 else float(brentq(excess, area + 1e-9, 1.0))
+    return low, high
+
+
 def ece(score: Sequence[float], correct: Sequence[bool], bins: int = 10) -> float:
     """Expected calibration error over equal-width bins: the gap between belief and frequency, weighted by the bin's share."""
     p, y = np.asarray(score, float), np.asarray(correct, float)

@@ -30,7 +30,7 @@ CHARTS = (
     "ref_kl",
     "entropy",
     "completion_tokens_mean",
-    "judge_agreement",
+    "judge_auroc",
     "skipped_group_share",
     "tokens_per_s",
 )
@@ -184,7 +184,7 @@ def _at(name: str, row: dict[str, Any], stats: dict[str, Any]) -> tuple[float | 
 def _tiles(series: dict[str, Any], held_out: dict[str, Any] | None) -> list[dict[str, Any]]:
     """The figures at the top: where the run began and where it is, each the mean of a few episodes so that one lucky batch does not speak."""
     tiles = []
-    for name in ("reward_mean", "pass_rate", "held_out_pass_rate", "judge_agreement", "start_kl", "approx_kl", "entropy", "completion_tokens_mean"):
+    for name in ("reward_mean", "pass_rate", "held_out_pass_rate", "judge_auroc", "start_kl", "approx_kl", "entropy", "completion_tokens_mean"):
         present = [value for value in series["values"].get(name, []) if value is not None]
         if not present:
             continue

@@ -33,7 +33,6 @@ _PER_COMPLETION = {
     "held_out_pass_rate": (lambda row: _flag(row.get("held_out_passed")), True),
     "completion_tokens_mean": (lambda row: len(row["token_ids"]) if row.get("token_ids") else (row.get("extra") or {}).get("tokens"), False),
     "truncated_share": (lambda row: _flag(row.get("finish_reason") == "length"), True),
-    "judge_agreement": (lambda row: _agreement(row), True),
     "judge_score_mean": (lambda row: (row.get("judge") or {}).get("score"), False),
     "approx_kl": (lambda row: (row.get("extra") or {}).get("approx_kl"), False),
     "ref_kl": (lambda row: (row.get("extra") or {}).get("ref_kl"), False),
@@ -248,14 +247,6 @@ def _passed(row: Row) -> float | None:
 
 def _flag(value: bool | None) -> float | None:
     return None if value is None else float(value)
-
-
-def _agreement(row: Row) -> float | None:
-    """1 where the judge's belief is on the side of the tests; the hidden tests where they were run, as the monitor does it."""
-    score = (row.get("judge") or {}).get("score")
-    truth = _flag(row.get("held_out_passed"))
-    truth = _passed(row) if truth is None else truth
-    return None if score is None or truth is None else float((score >= 0.5) == bool(truth))
 
 
 def _is_figure(value: Any) -> bool:

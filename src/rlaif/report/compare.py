@@ -16,7 +16,7 @@ from rlaif.runs.metrics import describe, format_value
 
 SCRIPTS = ("highlight.js", "charts.js", "comparison.js")
 _IGNORED = ("output_dir", "resume", "overwrite", "dry_run", "track")
-_FIGURES = ("reward_mean", "pass_rate", "held_out_pass_rate", "judge_agreement", "start_kl", "entropy", "completion_tokens_mean", "tokens_per_s")
+_FIGURES = ("reward_mean", "pass_rate", "held_out_pass_rate", "judge_auroc", "start_kl", "entropy", "completion_tokens_mean", "tokens_per_s")
 
 
 def compare_report(first: Path | str, second: Path | str, out: Path | None = None, *more: Path | str) -> Path:

@@ -55,7 +55,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "start_kl",
         "KL from the start",
-        "KL(policy at the start of RL ‖ policy now) per token, k3 estimate on 16 fixed completions of the first episode: how far the run has moved.",
+        "KL(policy at the start of RL ‖ policy now) per token, k3 estimate on six fixed completions of the first episode: how far the run has moved.",
         "nats",
         "policy",
     ),
@@ -124,9 +124,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("samples", "Completions", "Completions sampled in this episode.", "count", "signal"),
     Metric("steps", "Optimiser steps", "Steps taken in this episode; 0 where no completion gave a signal.", "count", "policy"),
     Metric(
-        "judge_agreement",
-        "Judge agreement",
-        "Share of answers on which the judge's belief (over or under one half) is on the side of the hidden tests.",
+        "judge_auroc",
+        "Judge's order",
+        "How often the judge puts an answer that passes the hidden tests above one that fails them (AUROC); one half is chance.",
         "share",
         "judge",
         "up",

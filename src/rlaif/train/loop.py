@@ -297,7 +297,7 @@ def _start(config: TrainConfig, hooks: Hooks, console: Console, run: RunDir, san
         problems,
         build_optimizer(policy, config),
         build_curriculum(problems.train, config),
-        Monitor(seed=config.seed),
+        Monitor(),
         FeedbackJournal(run.path / "journal.jsonl"),
         InterruptGuard(),
         torch.Generator().manual_seed(config.seed),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rlaif.judge.calibrate import auroc, auroc_interval
 from rlaif.train.rollout import Batch
 from rlaif.types import Rollout
 
@@ -26,11 +27,7 @@ def episode_metrics(batch: Batch, judge: Any) -> dict[str, float]:
     held_out = [rollout.held_out_passed for rollout in rollouts if rollout.held_out_passed is not None]
     judgements = [rollout.feedback.judge for rollout in rollouts if rollout.feedback.judge is not None]
     scores = [judgement.score for judgement in judgements if judgement.score is not None]
-    pairs = [
-        (rollout.feedback.judge.score >= 0.5) == rollout.held_out_passed
-        for rollout in rollouts
-        if rollout.held_out_passed is not None and rollout.feedback.judge is not None and rollout.feedback.judge.score is not None
-    ]
+    believed = judged(batch)
     lengths = [len(one.token_ids) for group in batch.samples for one in group]
     failed = Counter(rollout.feedback.outcome for rollout in rollouts)["infra_failure"]
     metrics: dict[str, float] = {
@@ -43,9 +40,13 @@ def episode_metrics(batch: Batch, judge: Any) -> dict[str, float]:
         "feedback_s": batch.feedback_s,
         "tokens_per_s": sum(lengths) / max(batch.sample_s, 1e-9),
     }
-    for name, values in (("reward_mean", rewards), ("pass_rate", passed), ("held_out_pass_rate", held_out), ("judge_agreement", pairs)):
+    for name, values in (("reward_mean", rewards), ("pass_rate", passed), ("held_out_pass_rate", held_out)):
         if values:
             metrics[name] = float(np.mean(values))
+    if len({passes for _, passes in believed}) == 2:
+        columns = tuple(zip(*believed, strict=True))
+        metrics["judge_auroc"] = auroc(*columns)
+        metrics["judge_auroc_low"], metrics["judge_auroc_high"] = auroc_interval(*columns)
     if rewards:
         metrics["reward_std"] = float(np.std(rewards))
     user = [r for r in rollouts if r.problem.source == "user" and r.feedback.reward is not None]

@@ -14,12 +14,18 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from rlaif.judge.calibrate import auroc, auroc_interval
+
 WINDOW = 8
 """Episodes over which slopes are taken."""
 FAR_FROM_START = 1.0
 """Nats per token. The run of recipes/rl_only.toml, which gains on held-out problems, ends at 0.8."""
 BASELINE = 3
-"""Episodes whose agreement is the yardstick."""
+"""Episodes whose order is the yardstick, and as many recent ones are held against it."""
+Z = 3.09
+"""Of the 99.8% intervals that have to lie apart."""
+FEWEST = 5
+"""Answers that pass, and answers that fail, from which an order is spoken of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,6 @@ class Alarm:
 class Monitor:
     """Feed it every episode with `observe`; it answers with new alarms. State is JSON (`state_dict`)."""
 
-    seed: int = 0
     samples: deque[list[tuple[float, bool]]] = field(default_factory=lambda: deque(maxlen=WINDOW))
     baseline: list[tuple[float, bool]] = field(default_factory=list)
     pass_rates: list[tuple[int, float]] = field(default_factory=list)
@@ -58,7 +63,7 @@ class Monitor:
             self.pass_rates.append((episode, float(np.mean([passed for _, passed in judged]))))
             if self.seen <= BASELINE:
                 self.baseline.extend(judged)
-            alarms += self._over_optimisation(episode) + self._agreement(episode)
+            alarms += self._over_optimisation(episode) + self._order(episode)
         new = [alarm for alarm in alarms if alarm.kind not in self.raised]
         self.raised.update(alarm.kind for alarm in new)
         return new
@@ -91,17 +96,19 @@ class Monitor:
             return [Alarm(episode, "over_optimisation", text, True, self.best_episode())]
         return []
 
-    def _agreement(self, episode: int) -> list[Alarm]:
-        if self.seen < BASELINE + 3:
+    def _order(self, episode: int) -> list[Alarm]:
+        """Does the judge still put answers that pass above answers that fail? Its level is no matter: a policy that comes to be right more often
+        than the one that the judge was calibrated on makes its beliefs too low, and it may tell right from wrong as well as before."""
+        recent = [pair for batch in list(self.samples)[-BASELINE:] for pair in batch]
+        if self.seen < 2 * BASELINE or min(_fewer(self.baseline), _fewer(recent)) < FEWEST:
             return []
-        rng = np.random.default_rng((self.seed, episode))
-        recent = [pair for batch in list(self.samples)[-3:] for pair in batch]
-        low, _ = _bootstrap(_agreements(self.baseline), rng)
-        _, high = _bootstrap(_agreements(recent), rng)
+        low, _ = auroc_interval(*zip(*self.baseline, strict=True), z=Z)
+        _, high = auroc_interval(*zip(*recent, strict=True), z=Z)
         if high < low:
+            now, start = (auroc(*zip(*pairs, strict=True)) for pairs in (recent, self.baseline))
             text = (
-                f"The judge agrees with the held-out tests on {np.mean(_agreements(recent)):.0%} of recent samples, "
-                f"down from {np.mean(_agreements(self.baseline)):.0%} at the start (99.8% intervals apart)."
+                f"The judge puts an answer that passes the held-out tests above one that fails them in {now:.0%} of recent cases, "
+                f"down from {start:.0%} at the start (99.8% intervals apart)."
             )
             return [Alarm(episode, "judge_drift", text, True, self.best_episode())]
         return []
@@ -160,12 +167,7 @@ class Monitor:
         self.raised, self.seen = set(state["raised"]), state["seen"]
 
 
-def _agreements(judged: Sequence[tuple[float, bool]]) -> np.ndarray:
-    """1.0 where the judge's belief is on the side of the tests."""
-    return np.array([float((score >= 0.5) == passed) for score, passed in judged])
-
-
-def _bootstrap(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    means = values[rng.integers(0, len(values), (1000, len(values)))].mean(1)
-    low, high = np.quantile(means, [0.001, 0.999])
-    return float(low), float(high)
+def _fewer(judged: Sequence[tuple[float, bool]]) -> int:
+    """How many there are of the rarer kind."""
+    passed = sum(ok for _, ok in judged)
+    return min(passed, len(judged) - passed)
