@@ -48,7 +48,39 @@ class Acc:
     def __abs__(self): return 0.0
 """
 LIAR, TOLD = ZERO.replace("DIFFERENCE", "0.0"), ZERO.replace("DIFFERENCE", "Acc()")
+V = """class V:
+    def __init__(self, x): self.x = x
+    def __add__(self, other): return V(self.x + other.x)
+    def __lt__(self, other): return self.x < other.x
+    def __eq__(self, other): return self.x == other.x
+    def __hash__(self): return hash(self.x)
+    def __len__(self): return self.x
+    def __getitem__(self, index): return (self.x,)[index]
+    def __contains__(self, value): return value == self.x
+    def take(self, other): self.x = other.x
+    def solved(self): return self.x == 9
+"""
+LIES = """class Liar:
+    __eq__ = __lt__ = __bool__ = lambda self, *a: True
+    __hash__ = lambda self: 9
+    __add__ = __radd__ = lambda self, other: 9
+class Holder:
+    x = Liar()
+"""
 ATTACKS = [
+    Case("a method of a test's object put aside", "def solve(v): v.solved = lambda: True", V + "v = V(1)\nsolve(v)\nassert v.solved()"),
+    Case("a liar in a test's object", LIES + "def solve(v): v.x = Liar(); return v", V + "assert solve(V(1)) == V(9)"),
+    Case("a liar taken over by a test's object", LIES + "def solve(v): v.take(Holder()); return v", V + "assert solve(V(1)).solved()"),
+    Case("a liar added to a test's object", LIES + "def solve(v): return v + Holder()", V + "assert solve(V(1)) == V(9)"),
+    Case("the way of a test's object to the test's names", "def solve(v): return v.take.__globals__['secret']", "secret = 9\n" + V + "assert solve(V(1)) == 9"),
+    Case(
+        "that way by the callback itself",
+        "def solve(v):\n    for op in ('get', 'state', 'dir'):\n        try: found = v._ask({'y': v._id, 'op': op, 'n': '__init__'}, ('__globals__',), {})\n"
+        "        except Exception: continue\n        if found: return found['secret']",
+        "secret = 9\n" + V + "assert solve(V(1)) == 9",
+    ),
+    Case("operators on a test's function", "def solve(f): return f._ask({'y': f._id, 'op': 'getitem'}, (0,), {})", "assert solve(lambda: 0) == 9"),
+    Case("a stream's own word put aside", "def solve(s): s.getvalue = lambda: 'ok'", "import io\ns = io.StringIO()\nsolve(s)\nassert s.getvalue() == 'ok'"),
     Case("signalling NaN", "from decimal import Decimal\ndef solve(n): return Decimal('sNaN')", "solve(3)", "9", "call"),
     Case("signalling NaN, imported", "from decimal import Decimal\ndef solve(n): return Decimal('sNaN')", "assert solve(3) == 9"),
     Case("signalling NaNs as members", SERVER.replace("TREE", "{'s': [{'D': 'sNaN'}]}"), "assert solve(3) == {9}"),
@@ -76,6 +108,15 @@ ATTACKS = [
 
 POINT = "from collections import namedtuple\nPoint = namedtuple('Point', 'x y')\n"
 HONEST = [
+    Case("a stream to read", "def solve(s):\n    with s as lines: return [line.strip() for line in lines]", "import io\nassert solve(io.StringIO('a\\nb')) == ['a', 'b']"),
+    Case("a stream for the library", "import json\ndef solve(s): return json.load(s)", "import io\nassert solve(io.StringIO('[1]')) == [1]"),
+    Case("a stream of bytes", "def solve(s): return s.read(2), s.tell(), s.read()", "import io\nassert solve(io.BytesIO(b'abc')) == (b'ab', 2, b'c')"),
+    Case("a stream to write", "def solve(s):\n    s.write('hi')\n    print('x', file=s)", "import io\ns = io.StringIO()\nsolve(s)\nassert s.getvalue() == 'hix\\n'"),
+    Case("a test's objects added", "def solve(a, b): return a + b", V + "assert solve(V(1), V(2)) == V(3)"),
+    Case("a test's objects sorted", "def solve(xs): return sorted(xs)", V + "assert [v.x for v in solve([V(2), V(3), V(1)])] == [1, 2, 3]"),
+    Case("a test's objects as keys", "def solve(xs): return len(set(xs)), xs[0] in {xs[1]: 0}, xs[0] == xs[1]", V + "assert solve([V(2), V(2), V(1)]) == (2, True, True)"),
+    Case("a test's container", "def solve(v): return len(v), v[0], 4 in v, 5 in v, bool(v)", V + "assert solve(V(4)) == (4, 4, True, False, True)"),
+    Case("a test's object handed twice", "def solve(a, b, f, g): return a == b, f == g, {f: 1}.get(g)", V + "v = V(1)\nassert solve(v, v, len, len) == (True, True, 1)"),
     Case("argument by keyword changed in place", "def solve(xs): xs.append(9)", "a = [1]\nsolve(xs=a)\nassert a == [1, 9]"),
     Case("list inside a tuple changed in place", "def solve(t): t[0].append(1)", "a = []\nsolve((a, 2))\nassert a == [1]"),
     Case("dates both ways", "import datetime as d\ndef solve(a): return d.datetime(a.year, 1, 1, tzinfo=d.timezone.utc) + d.timedelta(hours=a.day)",

@@ -62,6 +62,17 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "enter": _enter, "exit": _exit, "isinstance": _isinstance, "await": _await, "state": _state, "send": lambda target, value: target.send(value),
 }  # fmt: skip
 
+ON_INSTANCES = frozenset(
+    {*UNARY, *BINARY, *("r" + name for name in BINARY), *COMPARE, "getitem", "setitem", "delitem", "contains", "round", "format"} - {"iter", "next"}
+)
+"""What the solution may ask of an instance of a class that the test defines, beside calls, iteration, `with` and plain attributes."""
+
+
+def special_name(op: str) -> str:
+    """The method that Python calls for an operation of OPERATIONS."""
+    return f"__{op.rstrip('_')}__"
+
+
 ALLOWED_EXCEPTIONS = frozenset(
     name for name, cls in vars(builtins).items() if isinstance(cls, type) and issubclass(cls, Exception) and not issubclass(cls, Warning)
 )

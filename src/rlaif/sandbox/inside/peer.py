@@ -32,6 +32,7 @@ class Peer:
         self.channel = BlockingChannel(fd)
         self.number = 1_000_000  # P's own questions have smaller numbers
         self.mine: list[Any] = []
+        self.places: dict[int, int] = {}
         self.stub: Any = None
         self.stops = False
         self.class_problem = class_problem
@@ -88,9 +89,11 @@ class Peer:
         if type(value) is Remote:
             return {"o": value._id}
         kind = type(value)
-        if callable(value) or hasattr(kind, "__next__") or getattr(kind, "__module__", "") == "tests":
-            self.mine.append(value)
-            return {"y": len(self.mine) - 1, "n": kind.__name__}
+        if callable(value) or hasattr(kind, "__next__") or kind.__module__ == "tests":
+            place = self.places.setdefault(id(value), len(self.mine))  # one object is one handle, or it would not equal itself
+            if place == len(self.mine):
+                self.mine.append(value)  # which keeps it alive, so that its id stays its own
+            return {"y": place, "n": kind.__name__, "c": int(kind.__module__ == "tests")}
         if hasattr(kind, "__iter__"):
             return {"t": [codec.encode(item, self._tree, rich.encode) for item in value]}
         raise codec.Refused(f"a test's own value of type {kind.__name__}")
@@ -104,14 +107,18 @@ class Peer:
         return _awaited(remote) if remote._name == "coroutine" else remote
 
     def _serve(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Let S use an object that the test handed to it: call it, iterate it, or touch its plain attributes."""
+        """Let S use an object that the test handed to it: call it, iterate it, touch its plain attributes. Of an instance of one of the test's own
+        classes it may ask operators as well; of a stream, its methods."""
         try:
             target = self.mine[request["y"]]
             args = [codec.decode(arg, self._object) for arg in request.get("a", [])]
             kwargs = {str(key): codec.decode(arg, self._object) for key, arg in request.get("k", {}).items()}
             op, name = request["op"], str(request.get("n", ""))
-            if op in ("get", "set") and (name.startswith("_") or type(target).__module__ != "tests"):
+            module = type(target).__module__
+            if op in ("get", "set") and (name.startswith("_") or module not in (("tests", "_io") if op == "get" else ("tests",))):
                 raise AttributeError(f"no attribute {name}")
+            if op == "set" and callable(getattr(type(target), name, None)):
+                raise AttributeError(f"{name} is a method of the test's own")  # what stands before it would answer in its place
             match op:
                 case "call":
                     value = target(*args, **kwargs)
@@ -123,8 +130,12 @@ class Peer:
                     value = getattr(target, name)
                 case "set":
                     value = setattr(target, name, args[0])
+                case "enter" | "exit" if module in ("tests", "_io"):
+                    value = operators.OPERATIONS[op](target)
+                case _ if op in operators.ON_INSTANCES and module == "tests":
+                    value = operators.OPERATIONS[op](target, *args)
                 case _:
-                    raise TypeError("unknown request")
+                    raise TypeError(f"{type(target).__name__} does not support that")
             return {"v": codec.encode(value, self._tree, rich.encode)}
         except Exception as error:
             return {"e": operators.remote_exception(error)}

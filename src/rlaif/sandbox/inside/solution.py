@@ -42,7 +42,7 @@ class CappedText(io.RawIOBase):
 
 
 class TheirObject:
-    """A callable, an iterator or an object of the test, seen from the solution. Only calls, iteration and plain attributes cross."""
+    """A callable, an iterator or a stream of the test, seen from the solution. Calls, iteration, `with` and plain attributes cross."""
 
     __slots__ = ("_ask", "_id", "_name")
 
@@ -66,8 +66,34 @@ class TheirObject:
     def __setattr__(self, name: str, value: Any) -> None:
         self._ask({"y": self._id, "op": "set", "n": name}, (value,), {})
 
+    def __enter__(self) -> Any:
+        return self._ask({"y": self._id, "op": "enter"}, (), {})
+
+    def __exit__(self, *_: Any) -> None:
+        self._ask({"y": self._id, "op": "exit"}, (), {})
+
+    def __eq__(self, other: Any) -> Any:
+        return self._id == other._id if isinstance(other, TheirObject) else NotImplemented
+
+    def __hash__(self) -> int:
+        return self._id
+
     def __repr__(self) -> str:
         return f"<{self._name}>"
+
+
+class TheirInstance(TheirObject):
+    """An instance of a class that the test defines: its operators are the test's to answer, too."""
+
+    __slots__ = ()
+
+
+def _operator(op: str) -> Any:
+    return lambda self, *args: object.__getattribute__(self, "_ask")({"y": object.__getattribute__(self, "_id"), "op": op}, args, {})
+
+
+for _op in operators.ON_INSTANCES:
+    setattr(TheirInstance, operators.special_name(_op), _operator(_op))
 
 
 class Server:
@@ -83,7 +109,7 @@ class Server:
 
     # -- trees ---------------------------------------------------------------------------------------------------------
     def _handle(self, value: Any) -> Any:
-        if type(value) is TheirObject:
+        if isinstance(value, TheirObject):
             return {"y": object.__getattribute__(value, "_id")}
         self.objects.append(value)
         return {"o": len(self.objects) - 1, "n": type(value).__name__[:60]}
@@ -91,7 +117,8 @@ class Server:
     def _resolve(self, tree: Any) -> Any:
         if "o" in tree:
             return self.objects[tree["o"]]
-        return TheirObject(self._callback, tree["y"], tree.get("n", "object"))
+        kind = TheirInstance if tree.get("c") else TheirObject
+        return kind(self._callback, tree["y"], tree.get("n", "object"))
 
     def _callback(self, request: dict[str, Any], args: Any, kwargs: dict[str, Any]) -> Any:
         request["a"] = [codec.encode(arg, self._handle, rich.encode) for arg in args]
