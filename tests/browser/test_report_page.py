@@ -93,7 +93,7 @@ def test_opens_with_everything_in_view(open_page, run):
     assert page.title() == "demo · RLAIF report"
     assert page.locator("#charts .chart-card").count() == 9
     titles = page.locator("#charts h3").all_inner_texts()
-    assert {"Reward", "Pass rate", "Reward bands", "KL of the update", "Entropy", "Answer length", "Judge agreement"} <= set(titles)
+    assert {"Reward", "Pass rate", "Reward bands", "KL of the update", "Entropy", "Answer length", "Judge's order"} <= set(titles)
     assert page.locator("#charts path[opacity]").count() >= 6, "intervals are drawn"
     assert "held-out problems solved" in page.locator(".lead").inner_text()
     assert page.locator(".alarms li").count() == 1

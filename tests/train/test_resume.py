@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -87,6 +88,10 @@ def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(tiny_llama, probl
                 os.kill(process.pid, signal.SIGKILL)
                 deaths += 1
                 process.join()
+                continue
+            if deaths == 0:  # the machine was busier when the whole run was timed: earlier, and from the beginning
+                duration /= 2
+                shutil.rmtree(killed)
                 continue
         process.join()
         assert process.exitcode == 0
