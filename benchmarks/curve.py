@@ -1,6 +1,6 @@
 """How a run went: the means of some of its metrics over every few episodes.
 
-    python benchmarks/curve.py recipes/results/ladder/ai-metrics.jsonl start_kl judge_score_mean held_out_pass_rate
+    python benchmarks/curve.py recipes/results/ladder/seed0/ai-metrics.jsonl start_kl judge_score_mean held_out_pass_rate
     python benchmarks/curve.py my_longer_model/metrics.jsonl pass_rate skipped_group_share
 
 The first is the monitor's question, whether the judge is being gamed: its score against the hidden tests, over the distance from the start.

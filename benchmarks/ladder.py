@@ -167,12 +167,12 @@ def with_trl(config: TrainConfig, folder: Path, train: list[Problem]) -> Policy:
     return load_policy(str(folder / "trl_model"), device=config.device, dtype=config.dtype, trainable=False)
 
 
-def climb(name: str, config: TrainConfig, known: dict[str, Any] | None, sft_steps: int | None) -> None:
-    """One rung. known: the evaluation of the untrained model, once there is one. sft_steps: of the rung `sft`; else as many answers as the others."""
+def climb(name: str, config: TrainConfig, known: dict[str, Any] | None) -> None:
+    """One rung. known: the evaluation of the untrained model, once there is one."""
     match name:
         case "sft":
             answers = config.episodes * config.batch_size * config.group_size
-            outside_rl(config.model_copy(update={"sft_steps": sft_steps or answers // config.sft_batch_size}), supervised, known)
+            outside_rl(config.model_copy(update={"sft_steps": answers // config.sft_batch_size}), supervised, known)
         case "trl":
             outside_rl(config, with_trl, known)
         case _:
@@ -228,7 +228,6 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=TrainConfig().episodes)
     parser.add_argument("--eval-limit", type=int, default=None)
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--sft-steps", type=int, help="of the rung sft; default: as many answers as the others learn from")
     parser.add_argument("--rungs", default=",".join(RUNGS))
     arguments = parser.parse_args()
     if arguments.merge:
@@ -248,7 +247,7 @@ def main() -> None:
         status = config.output_dir / "status.json"
         if not status.exists() or json.loads(status.read_text(encoding="utf-8"))["state"] != "done":
             start = time.perf_counter()
-            climb(name, config, known, arguments.sft_steps)
+            climb(name, config, known)
             print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
         known = known or RunDir.open(config.output_dir).evaluations()["before"]
         rows.append(row(name, config.output_dir))

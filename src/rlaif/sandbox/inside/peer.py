@@ -114,8 +114,8 @@ class Peer:
             args = [codec.decode(arg, self._object) for arg in request.get("a", [])]
             kwargs = {str(key): codec.decode(arg, self._object) for key, arg in request.get("k", {}).items()}
             op, name = request["op"], str(request.get("n", ""))
-            module = type(target).__module__
-            if op in ("get", "set") and (name.startswith("_") or module not in (("tests", "_io") if op == "get" else ("tests",))):
+            own, stream = (type(target).__module__ == module for module in ("tests", "_io"))
+            if op in ("get", "set") and (name.startswith("_") or not (own or (stream and op == "get"))):
                 raise AttributeError(f"no attribute {name}")
             if op == "set" and callable(getattr(type(target), name, None)):
                 raise AttributeError(f"{name} is a method of the test's own")  # what stands before it would answer in its place
@@ -130,9 +130,9 @@ class Peer:
                     value = getattr(target, name)
                 case "set":
                     value = setattr(target, name, args[0])
-                case "enter" | "exit" if module in ("tests", "_io"):
+                case "enter" | "exit" if own or stream:
                     value = operators.OPERATIONS[op](target)
-                case _ if op in operators.ON_INSTANCES and module == "tests":
+                case _ if own and op in operators.ON_INSTANCES:
                     value = operators.OPERATIONS[op](target, *args)
                 case _:
                     raise TypeError(f"{type(target).__name__} does not support that")
