@@ -36,11 +36,13 @@ def whole_run(model: Path, problems: Path, folder: Path, **changes) -> list[dict
 def test_drift_is_zero_at_first_and_the_kl_afterwards(tiny_llama: Path, tmp_path: Path):
     policy, config = tiny_policy(tiny_llama), tiny_config()
     drift = Drift.begin(policy, made_up_batch(policy, P=3, G=4), config)
-    assert drift.measure(policy, config) == 0.0 and len(drift.completion_ids) == 6
+    assert drift.measure(policy, config) == 0.0 and [len(group) for group in drift.completion_ids] == [2, 2, 2]
     drift.save(tmp_path)
     assert Drift.load(tmp_path) == drift and Drift.load(tmp_path / "nowhere") is None
+    (tmp_path / "drift.json").write_text('{"prompt_ids": [[1]], "completion_ids": [[2]], "start_logps": [[-0.5]]}')  # as runs once wrote it
+    assert Drift.load(tmp_path) is None
     # by hand: every log-probability lower by 0.3 makes r - 1 - log r = e^-0.3 - 1 + 0.3
-    higher = Drift(drift.prompt_ids, drift.completion_ids, [[logp + 0.3 for logp in row] for row in drift.start_logps])
+    higher = Drift(drift.prompt_ids, drift.completion_ids, [[[logp + 0.3 for logp in row] for row in group] for group in drift.start_logps])
     assert higher.measure(policy, config) == pytest.approx(0.0408182, abs=1e-5)
 
 

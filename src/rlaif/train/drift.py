@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -21,32 +22,32 @@ from rlaif.policy.logps import action_logps
 from rlaif.policy.model import Policy
 from rlaif.train.rollout import Batch
 
-COMPLETIONS = 6
+PROMPTS, EACH = 3, 2
+"""How many of them: two of a problem cost one prompt, and prompts are most of the pass."""
 FILE = "drift.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """The kept completions, one a prompt, and each one's log-probabilities under the policy that the run began with (after a warm start)."""
+    """The kept completions, [P][G], and each one's log-probabilities under the policy that the run began with (after a warm start)."""
 
     prompt_ids: list[list[int]]
-    completion_ids: list[list[int]]
-    start_logps: list[list[float]]
+    completion_ids: list[list[list[int]]]
+    start_logps: list[list[list[float]]]
 
     @classmethod
     def begin(cls, policy: Policy, batch: Batch, config: TrainConfig) -> Drift:
-        """From the first episode's batch, before its update: problems take turns, so that all of them are in it."""
-        turns = [(p, g) for g in range(len(batch.samples[0])) for p in range(len(batch.samples))]
-        chosen = [(p, g) for p, g in turns if batch.samples[p][g].token_ids][:COMPLETIONS]
-        prompts = [list(batch.prompt_ids[p]) for p, _ in chosen]
-        completions = [list(batch.samples[p][g].token_ids) for p, g in chosen]
+        """From the first episode's batch, before its update."""
+        written = [[list(one.token_ids) for one in group if one.token_ids][:EACH] for group in batch.samples]
+        places = [p for p, group in enumerate(written) if group][:PROMPTS]
+        prompts, completions = [list(batch.prompt_ids[p]) for p in places], [written[p] for p in places]
         return cls(prompts, completions, _logps(policy, prompts, completions, config))
 
     def measure(self, policy: Policy, config: TrainConfig) -> float:
         """KL(start ‖ now) in nats per token; 0 for an unmoved policy."""
         total, tokens = 0.0, 0
-        for before, now in zip(self.start_logps, _logps(policy, self.prompt_ids, self.completion_ids, config), strict=True):
-            for old, new in zip(before, now, strict=True):
+        for group, group_now in zip(self.start_logps, _logps(policy, self.prompt_ids, self.completion_ids, config), strict=True):
+            for old, new in zip(chain(*group), chain(*group_now), strict=True):
                 log_ratio = min(new - old, 20.0)  # one token must not make the figure infinite
                 total += math.exp(log_ratio) - 1 - log_ratio
                 tokens += 1
@@ -58,20 +59,19 @@ class Drift:
 
     @classmethod
     def load(cls, folder: Path) -> Drift | None:
-        """None where there is none yet, or only a torn one."""
+        """None where there is none yet, or only a torn one, or one of a layout that is no longer read (a list of rows, not of groups)."""
         try:
-            return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+            found = cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+            return found if all(isinstance(row, list) for group in found.start_logps for row in group) else None
         except (OSError, ValueError, TypeError):
             return None
 
 
 @torch.no_grad()
-def _logps(policy: Policy, prompts: Sequence[list[int]], completions: Sequence[list[int]], config: TrainConfig) -> list[list[float]]:
-    found = [[0.0] * len(ids) for ids in completions]
-    batches = action_logps(
-        policy, prompts, [[ids] for ids in completions], temperature=config.temperature, micro_batch_tokens=config.micro_batch_tokens
-    )
-    for micro in batches:
+def _logps(policy: Policy, prompts: Sequence[list[int]], completions: Sequence[Sequence[list[int]]], config: TrainConfig) -> list[list[list[float]]]:
+    found = [[[0.0] * len(ids) for ids in group] for group in completions]
+    rows = [one for group in found for one in group]
+    for micro in action_logps(policy, prompts, completions, temperature=config.temperature, micro_batch_tokens=config.micro_batch_tokens):
         for row, time, logp in zip(micro.row_M.tolist(), micro.time_M.tolist(), micro.logp_M.tolist(), strict=True):
-            found[row][time] = logp
+            rows[row][time] = logp
     return found
