@@ -5,18 +5,30 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
+
+from torch.distributed.tensor import DTensor
 
 from rlaif.train import loop
 from rlaif.train.distributed import world
 from tests.train.conftest import Differing, tiny_config
 
+build_policy = loop.build_policy
+
+
+def noted(*args: Any, **kwargs: Any) -> Any:
+    """The policy, and a file that says who holds it and whether whole: the test must know that there were two, and two halves."""
+    policy = build_policy(*args, **kwargs)
+    weights = list(policy.model.parameters())
+    here = sum((one.to_local() if isinstance(one, DTensor) else one).numel() for one in weights)
+    sharded = here < 0.6 * sum(one.numel() for one in weights)
+    Path(f"rank-{world().rank}-of-{world().size}{'-sharded' * sharded}").touch()
+    return policy
+
 
 def run(settings: dict) -> None:
-    def build_engine(*_) -> Differing:
-        Path(f"rank-{world().rank}-of-{world().size}").touch()  # the test must know that there were two
-        return Differing()
-
-    loop.build_engine = build_engine
+    loop.build_policy = noted
+    loop.build_engine = lambda *_: Differing()
     loop.train(tiny_config(**settings))
 
 

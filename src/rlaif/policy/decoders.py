@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, EncoderDecoderCache
 
 from rlaif.policy.model import Policy
+from rlaif.policy.sharding import each_gathered
 
 CACHE_BYTES = 3 * 2**29
 """Rows in flight are limited so that the cache stays below this."""
@@ -64,36 +66,59 @@ def sampling_model(policy: Policy) -> Any:
 
     The copy is made once and refreshed in place from the float32 master weights (LoRA: merged on the way).
     """
-    if next(policy.base.parameters()).dtype == policy.compute_dtype:
+    if next(policy.base.parameters()).dtype == policy.compute_dtype and policy.shards is None:
         return policy.model
     if policy._sampling_model is None:
-        policy._sampling_model = _empty_copy(policy)
+        policy._sampling_model = _empty_copy(policy, policy.compute_dtype, policy.device)
     refresh(policy._sampling_model, policy)
     return policy._sampling_model
 
 
-def _empty_copy(policy: Policy) -> Any:
+def whole_model(policy: Policy, dtype: torch.dtype) -> Any:
+    """A plain copy of the model on the CPU, LoRA merged and shards gathered."""
+    model = _empty_copy(policy, dtype, torch.device("cpu"))
+    refresh(model, policy)
+    model.generation_config = policy.base.generation_config
+    return model
+
+
+def _empty_copy(policy: Policy, dtype: torch.dtype, device: torch.device) -> Any:
     with torch.device("meta"):
         model = type(policy.base)(policy.config)
-    model = model.to(policy.compute_dtype).to_empty(device=policy.device)
+    model = model.to(dtype).to_empty(device=device)
     # buffers (rotary frequencies, causal tables) are not in the state dict: take the policy's own
     for name, buffer in policy.base.named_buffers():
         name = name.replace(".base_layer", "")
         owner, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, buffer.detach().clone())
+        setattr(model.get_submodule(owner), leaf, buffer.detach().to(device, copy=True))
     model.tie_weights()
     return model.eval().requires_grad_(False)
 
 
-def merged_weights(policy: Policy) -> dict[str, Tensor]:
-    """Parameters by their plain names, float32, with LoRA's product added where there is one: W + scale * B A."""
+def merged_weights(policy: Policy, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Parameters by their plain names, float32, with LoRA's product added where there is one: W + scale * B A.
+
+    Of a sharded policy, copies that were gathered layer by layer, the layers' matrices in `dtype`, for which they are wanted; all must call it.
+    """
+    if policy.shards is None:
+        return _merged(policy.base)
+    weights: dict[str, Tensor] = {}
+    for prefix, module in each_gathered(policy.shards, policy.base):
+        for name, tensor in _merged(module).items():
+            narrow = prefix and tensor.ndim == 2
+            weights[f"{prefix}.{name}" if prefix else name] = tensor.to(dtype if narrow else tensor.dtype, copy=True)
+    return weights
+
+
+def _merged(part: nn.Module) -> dict[str, Tensor]:
+    """Those of one module and what is in it; a layer that is not gathered now is left out."""
     weights: dict[str, Tensor] = {}
     deltas: dict[str, Tensor] = {}
-    for name, module in policy.base.named_modules():
-        if hasattr(module, "get_delta_weight") and policy.is_lora:
+    for name, module in part.named_modules():
+        if hasattr(module, "get_delta_weight") and "default" in module.lora_A and not isinstance(module.weight, DTensor):
             deltas[name + ".weight"] = module.get_delta_weight("default").detach()
-    for name, parameter in policy.base.named_parameters():
-        if ".lora_" in name:
+    for name, parameter in part.named_parameters():
+        if ".lora_" in name or isinstance(parameter, DTensor):
             continue
         plain = name.replace(".base_layer", "")
         weights[plain] = parameter.detach() + deltas[plain] if plain in deltas else parameter.detach()
@@ -103,7 +128,7 @@ def merged_weights(policy: Policy) -> dict[str, Tensor]:
 @torch.no_grad()
 def refresh(model: Any, policy: Policy) -> None:
     """Copy the policy's current weights into `model`, in place."""
-    weights = merged_weights(policy)
+    weights = merged_weights(policy, model.dtype)
     for name, parameter in model.named_parameters():
         parameter.copy_(weights[name])
 

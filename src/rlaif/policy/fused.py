@@ -107,7 +107,7 @@ class FusedWeights:
     @torch.no_grad()
     def refresh(self, policy: Policy, rows: int) -> None:
         """Take over the policy's current weights; `rows` is the usual number of rows of a step."""
-        weights = merged_weights(policy)
+        weights = merged_weights(policy, self.dtype)
         if not self.layers:
             zero = [_Layer(*(self._linear() for _ in range(5)), torch.empty(0), torch.empty(0)) for _ in policy.base.model.layers]
             self.layers = zero

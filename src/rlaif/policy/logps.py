@@ -32,6 +32,11 @@ class ActionLogps:
     entropy_M: Tensor | None = None
     value_M: Tensor | None = None
 
+    def none(self) -> ActionLogps:
+        """Its first 0 actions, which still lead back to the weights."""
+        entropy_M, value_M = (None if x is None else x[:0] for x in (self.entropy_M, self.value_M))
+        return ActionLogps(self.logp_M[:0], self.row_M[:0], self.time_M[:0], entropy_M, value_M)
+
 
 def action_logps(
     policy: Policy,
@@ -52,10 +57,11 @@ def action_logps(
     are short; the values are the same. Models whose attention cannot be replaced (tree_attention.py) give the whole gradient all the same.
     Results do not depend on micro_batch_tokens beyond rounding, and are bit-identical for identical arguments.
     """
-    for groups in plan(prompt_ids, completion_ids, keep, micro_batch_tokens):
-        yield micro_batch_logps(
+    for groups, real in _in_step(policy, prompt_ids, completion_ids, keep, micro_batch_tokens):
+        micro = micro_batch_logps(
             policy, groups, temperature=temperature, with_values=with_values, with_entropy=with_entropy, prompt_gradient=prompt_gradient
         )
+        yield micro if real else micro.none()
 
 
 @torch.no_grad()
@@ -70,9 +76,31 @@ def action_values(
     """The critic's values alone, as (value_M, row_M, time_M) per micro-batch: no logits, which are a third of a forward pass's work."""
     if policy.value_head is None:
         raise ValueError("action_values needs a policy loaded with value_head=True")
-    for groups in plan(prompt_ids, completion_ids, keep, micro_batch_tokens):
-        hidden_MD, _, row_M, time_M = hidden_states(policy, groups)
-        yield policy.value_head(hidden_MD.float())[:, 0], row_M, time_M
+    value_head = policy.value_head
+    for groups, real in _in_step(policy, prompt_ids, completion_ids, keep, micro_batch_tokens):
+
+        def compute(groups: list[Group] = groups) -> tuple[Tensor, Tensor, Tensor]:
+            hidden_MD, _, row_M, time_M = hidden_states(policy, groups)
+            return value_head(hidden_MD.float())[:, 0], row_M, time_M
+
+        value_M, row_M, time_M = policy.run(compute)
+        if real:
+            yield value_M, row_M, time_M
+
+
+def _in_step(
+    policy: Policy,
+    prompt_ids: Sequence[Sequence[int]],
+    completion_ids: Sequence[Sequence[Sequence[int]]],
+    keep: Sequence[Sequence[bool]] | None,
+    micro_batch_tokens: int,
+) -> Iterator[tuple[list[Group], bool]]:
+    """The micro-batches, and whether each is real: of a sharded policy, processes with fewer than others run one token for nothing."""
+    batches = plan(prompt_ids, completion_ids, keep, micro_batch_tokens)
+    turns = policy.equal_turns(len(batches))  # before the first of them: who has none asks at once
+    yield from ((groups, True) for groups in batches)
+    for _ in range(len(batches), turns):
+        yield [Group([policy.pad_token_id], (Member(0, [policy.pad_token_id]),))], False
 
 
 def micro_batch_logps(
@@ -87,14 +115,16 @@ def micro_batch_logps(
     """The forward pass of one micro-batch."""
     if with_values and policy.value_head is None:
         raise ValueError("with_values needs a policy loaded with value_head=True")
-    hidden_MD, target_M, row_M, time_M = hidden_states(policy, groups, prompt_gradient)
-    logp_M, entropy_M = token_logps(
-        hidden_MD, target_M, policy.plain_head or policy.head, policy.vocabulary, temperature, with_entropy, policy.compute_dtype
-    )
-    value_M = None
-    if with_values:
-        value_M = policy.value_head(hidden_MD.float())[:, 0]
-    return ActionLogps(logp_M, row_M, time_M, entropy_M, value_M)
+
+    def compute() -> tuple[Tensor | None, ...]:
+        hidden_MD, target_M, row_M, time_M = hidden_states(policy, groups, prompt_gradient)
+        logp_M, entropy_M = token_logps(
+            hidden_MD, target_M, policy.plain_head or policy.head, policy.vocabulary, temperature, with_entropy, policy.compute_dtype
+        )
+        value_M = policy.value_head(hidden_MD.float())[:, 0] if with_values else None
+        return logp_M, row_M, time_M, entropy_M, value_M
+
+    return ActionLogps(*policy.run(compute))
 
 
 def hidden_states(policy: Policy, groups: list[Group], prompt_gradient: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from rlaif.config import Device, Dtype
 from rlaif.errors import ModelNotFound, RunFailed, UsageError
+from rlaif.policy import sharding
 from rlaif.policy.tree_attention import use_tree_attention
 from rlaif.policy.weights import resolve_weights
 
@@ -81,6 +82,8 @@ class Policy:
         self._reference: Policy | None = None
         self._sampling_model: Any = None  # the sampler's own copies of the weights
         self._fused: Any = None
+        self.shards: sharding.Shards | None = None
+        """Where the weights are divided among processes; `run`, `save` and sampling are then things that all do together."""
 
     @property
     def device(self) -> torch.device:
@@ -111,6 +114,18 @@ class Policy:
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Parameters of the model (adapter only, with LoRA) that learn; the value head's are not among them."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def run(self, compute: Callable[[], tuple[Tensor | None, ...]]) -> tuple[Tensor | None, ...]:
+        """`compute()`, in which the weights are at hand: those of a sharded model are gathered for it, layer by layer."""
+        if self.shards is None:
+            return compute()
+        return sharding.run_gathered(self.shards, compute)
+
+    def equal_turns(self, turns: int) -> int:
+        """How often to call `run`: `turns`, or the largest of all processes if the weights are sharded."""
+        if self.shards is None:
+            return turns
+        return sharding.equal_turns(turns, self.device)
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Compute in `compute_dtype` over float32 master weights. Enter it per micro-batch: it caches casted weights until it is left."""
@@ -180,19 +195,22 @@ class Policy:
             self._reference = Policy(model, self.tokenizer, source=self.source, compute_dtype=self.compute_dtype)
         yield self._reference
 
-    def set_reference(self, source: Path) -> None:
-        """Use the weights in `source` (for example those saved after a warm start) as the reference of full-weight training."""
-        self.source, self._reference = source, None
-
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, *, write: bool = True) -> None:
         """Write a plain Hugging Face folder (LoRA merged into a copy, type of the original weights) with the tokenizer.
 
-        The value head is not part of it; checkpoints keep that. Raises RunFailed when the disk is full.
+        The value head is not part of it; checkpoints keep that. write: False for a process that only gives its shards.
+        Raises RunFailed when the disk is full.
         """
         model = self.base
-        if self.is_lora or self.stored_dtype != next(model.parameters()).dtype:
+        if self.shards is not None:
+            from rlaif.policy.decoders import whole_model
+
+            model = whole_model(self, self.stored_dtype)
+        elif write and (self.is_lora or self.stored_dtype != next(model.parameters()).dtype):
             model = copy.deepcopy(self.model)
             model = (model.merge_and_unload() if self.is_lora else model).to(self.stored_dtype)
+        if not write:
+            return
         try:
             model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
@@ -235,11 +253,12 @@ def load_policy(
     gradient_checkpointing: bool = False,
     trainable: bool = True,
     offline: bool = False,
+    sharded: bool = False,
 ) -> Policy:
     """Load a model by name or folder (see `resolve_weights`).
 
     dtype: compute type; `auto` is bfloat16 where that was measured to be faster. Master weights are float32 when `trainable`, else they are
-    held in the compute type. Raises ModelNotFound, UsageError.
+    held in the compute type. sharded: divided among the processes of the run, which must all load it. Raises ModelNotFound, UsageError.
     """
     folder = resolve_weights(str(name_or_path), offline=offline)
     where = resolve_device(device)
@@ -247,7 +266,8 @@ def load_policy(
     model = _load_model(folder, torch.float32 if trainable else compute)
     stored = model._stored_dtype
     tokenizer = load_tokenizer(folder)
-    model.to(where)
+    if not sharded:
+        model.to(where)
     if not trainable:
         model.requires_grad_(False)
     if gradient_checkpointing and trainable:
@@ -262,6 +282,8 @@ def load_policy(
     # always in eval mode: dropout would make the sampler's and the trainer's probabilities differ
     policy = Policy(model.eval(), tokenizer, source=folder, compute_dtype=compute, value_head=head)
     policy.stored_dtype = stored
+    if sharded:
+        policy.shards = sharding.shard(policy.model, policy.base, where)
     return policy
 
 

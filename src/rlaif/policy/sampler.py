@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rlaif.errors import UsageError
-from rlaif.policy.decoders import make_decoder
+from rlaif.policy.decoders import make_decoder, merged_weights
 from rlaif.policy.model import Policy
 from rlaif.types import FinishReason
 
@@ -85,6 +85,8 @@ def sample(
     """
     prompts = [list(ids) for ids in prompt_ids]
     if not prompts or group_size < 1:
+        if policy.shards is not None:
+            merged_weights(policy, policy.compute_dtype)  # the others are gathering theirs, and need this process's share
         return [[] for _ in prompts]
     _check_lengths(policy, prompts, params)
     uniform_PGT = draws(len(prompts), group_size, params, generator) if draws_PGT is None else draws_PGT

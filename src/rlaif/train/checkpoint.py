@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from rlaif.errors import RunFailed, UsageError
+from rlaif.policy.sharding import like, whole
 
 PART_BYTES = 128 * 2**20
 _NAME = re.compile(r"episode-(\d{6})")
@@ -32,11 +34,18 @@ def trainable_tensors(*modules: nn.Module | None) -> dict[str, Tensor]:
 
 
 def save_checkpoint(
-    folder: Path, episode: int, tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer, state: dict[str, Any], *, keep: int
+    folder: Path,
+    episode: int,
+    tensors: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    *,
+    keep: int,
+    write: bool = True,
 ) -> Path:
-    """Write `folder/episode-NNNNNN` and delete all but the newest `keep`. `state` must be JSON.
+    """Write `folder/episode-NNNNNN` and delete all but the newest `keep`. `state` must be JSON. Sharded tensors are written whole.
 
-    Raises RunFailed if the disk is full; the earlier checkpoints are then untouched.
+    write: False for a process that only gives its shards. Raises RunFailed if the disk is full; the earlier checkpoints are then untouched.
     """
     final = folder / f"episode-{episode:06d}"
     beside = folder / f".{final.name}.{os.getpid()}"
@@ -44,6 +53,9 @@ def save_checkpoint(
     moments = {
         f"{index}.{key}": value for index, entry in optimizer_state["state"].items() for key, value in entry.items() if isinstance(value, Tensor)
     }
+    tensors, moments = _whole(tensors, write), _whole(moments, write)
+    if not write:
+        return final
     try:
         beside.mkdir(parents=True, exist_ok=True)
         _save_parts(beside, "trainable", tensors)
@@ -68,6 +80,18 @@ def save_checkpoint(
     for old in _all(folder)[:-keep]:
         shutil.rmtree(old)
     return final
+
+
+def _whole(tensors: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    """Shards gathered one tensor at a time, onto the CPU; nothing where they are not to be kept."""
+    if not any(isinstance(tensor, DTensor) for tensor in tensors.values()):
+        return tensors
+    found = {}
+    for name, tensor in tensors.items():
+        gathered = whole(tensor.detach())
+        if keep:
+            found[name] = gathered.cpu()
+    return found
 
 
 def _save_parts(folder: Path, stem: str, tensors: dict[str, Tensor]) -> None:
@@ -130,10 +154,11 @@ def load_checkpoint(path: Path, tensors: dict[str, Tensor], optimizer: torch.opt
         )
     with torch.no_grad():
         for name, tensor in tensors.items():
-            tensor.copy_(saved[name])
+            tensor.copy_(like(saved[name], tensor))
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     entries: dict[int, dict[str, Tensor]] = {}
     for name, tensor in moments.items():
         index, key = name.split(".", 1)
-        entries.setdefault(int(index), {})[key] = tensor
+        entries.setdefault(int(index), {})[key] = like(tensor, parameters[int(index)])
     optimizer.load_state_dict({"state": entries, "param_groups": state.pop("optimizer_groups")})
     return state

@@ -1,12 +1,12 @@
 """Several processes, one run: `accelerate launch` (or torchrun) starts them, and this is all they need of each other.
 
-Every process holds the whole model and the whole *record* of an episode (token ids, rewards: kilobytes), and does its share of what costs time:
-it samples, grades and differentiates its own problems. So advantages, denominators and skipped groups are those of the whole batch by
-construction, whoever computes them, and the sum of all gradients is the single process's gradient. Curriculum, monitor and optimiser stay equal
-everywhere, because they see the same numbers. Rank 0 alone writes the run directory and speaks.
+Every process holds the whole model (or, sharded, its part of it: policy/sharding.py) and the whole *record* of an episode (token ids, rewards:
+kilobytes), and does its share of what costs time: it samples, grades and differentiates its own problems. So advantages, denominators and skipped
+groups are those of the whole batch by construction, whoever computes them, and the sum of all gradients is the single process's gradient. Curriculum,
+monitor and optimiser stay equal everywhere, because they see the same numbers. Rank 0 alone writes the run directory and speaks.
 
 Not DistributedDataParallel: ranks may have different numbers of micro-batches, over which it would wait for ever. One sum of all gradients after
-the last micro-batch sends as many bytes. Not here: sharded weights (FSDP2); a model must fit on each device.
+the last micro-batch sends as many bytes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from rlaif.config import TrainConfig
 from rlaif.errors import UsageError
@@ -42,6 +43,8 @@ class World:
     size: int = 1
     device: str = "cpu"
     """Where tensors must be for the backend: gloo takes the CPU's, NCCL the GPU's."""
+    sharded: bool = False
+    """Weights, gradients and moments are divided among the ranks (FSDP2) instead of held by each."""
 
     @property
     def main(self) -> bool:
@@ -81,6 +84,8 @@ class World:
             return
         gradients = []
         for parameter in parameters:
+            if isinstance(parameter, DTensor):
+                continue  # FSDP has added them up where each one's share lies
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             gradients.append(parameter.grad)
@@ -96,6 +101,8 @@ class World:
         if self.size == 1:
             return
         for tensor in tensors:
+            if isinstance(tensor, DTensor):
+                continue  # in one place only
             copy = tensor.detach().to(self.device, copy=True)
             dist.broadcast(copy, src=0)
             tensor.copy_(copy)
@@ -123,22 +130,19 @@ def world() -> World:
 def join(config: TrainConfig, hooks: Hooks, console: Console) -> tuple[TrainConfig, Hooks, Console]:
     """Meet the other processes that a launcher started, if it did. Ranks other than 0 get back a silent console and a folder that is thrown away.
 
-    Raises UsageError where the launcher asks for sharded weights.
+    Weights are sharded where the launcher says so (`accelerate launch --use_fsdp`). Raises UsageError for several processes without a folder.
     """
     global _world
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return config, hooks, console
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        raise UsageError(
-            "Sharded weights (FSDP) are not supported", "every device holds the whole model", "accelerate launch --multi_gpu, or --lora_rank 16"
-        )
     if config.output_dir is None:
         raise UsageError("Several processes need one folder", "each would take a name of its own", "--output_dir runs/<name>")
     from accelerate import PartialState
 
     on_cpu = config.device == "cpu" or not torch.cuda.is_available()
     state = PartialState(cpu=on_cpu)
-    _world = World(state.process_index, state.num_processes, "cpu" if on_cpu else str(state.device))
+    sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    _world = World(state.process_index, state.num_processes, "cpu" if on_cpu else str(state.device), sharded)
     if not _world.main:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever prints: one voice is enough
         folder = Path(tempfile.mkdtemp(prefix=f"rlaif-rank-{_world.rank}-"))

@@ -90,8 +90,9 @@ class Session:
 
     def save(self, episode: int, state: dict[str, Any]) -> None:
         with self.timed("save_s"):
-            if world().main:
-                save_checkpoint(self.run.checkpoints_path, episode, self.tensors(), self.optimizer, state, keep=self.config.keep_checkpoints)
+            if world().main or self.policy.shards is not None:
+                path, keep = self.run.checkpoints_path, self.config.keep_checkpoints
+                save_checkpoint(path, episode, self.tensors(), self.optimizer, state, keep=keep, write=world().main)
         self.journal.trim(episode)
         self.last_saved = episode
 
@@ -261,7 +262,7 @@ def _open_run(config: TrainConfig) -> RunDir:
 
 
 def _start(config: TrainConfig, hooks: Hooks, console: Console, run: RunDir, sandbox: Sandbox, problems: ProblemSets) -> Session:
-    policy = build_policy(config, value_head=recipe_for(config.algo).critic)
+    policy = build_policy(config, value_head=recipe_for(config.algo).critic, sharded=world().sharded)
     # `auto` is measured at start, and a resumed run may meet a busier machine: what was found stays with the run
     config = config.model_copy(update={"dtype": str(policy.compute_dtype).removeprefix("torch.")})
     judge = build_judge(config, policy, run.path)
@@ -339,11 +340,11 @@ def _finish(session: Session, hooks: Hooks) -> TrainResult:
     config, run, console = session.config, session.run, session.console
     if session.problems.held_out:
         session.evaluate("after")
-    if not world().main:
-        return TrainResult(None, config.episodes)
     console.stage("saving the model")
     with session.timed("save_s"):
-        session.policy.save(run.model_path)
+        session.policy.save(run.model_path, write=world().main)
+    if not world().main:
+        return TrainResult(None, config.episodes)
     evaluations = {name: EvalResult.from_dict(data) for name, data in run.evaluations().items()}
     result = TrainResult(run.path, config.episodes, evaluations)
     if "before" in evaluations and "after" in evaluations:

@@ -119,8 +119,8 @@ def build_curriculum(problems: list[Problem], config: TrainConfig) -> Curriculum
     return Curriculum(problems, seed=config.seed, uniform=not config.curriculum, measured=measured_pass_rates(), measured_weight=weight)
 
 
-def build_policy(config: TrainConfig, *, value_head: bool) -> Policy:
-    """The policy with fresh adapter and value head. The same seed gives the same initial adapter."""
+def build_policy(config: TrainConfig, *, value_head: bool, sharded: bool = False) -> Policy:
+    """The policy with fresh adapter and value head. The same seed gives the same initial adapter. sharded: its weights, among all processes."""
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -132,6 +132,7 @@ def build_policy(config: TrainConfig, *, value_head: bool) -> Policy:
         lora_alpha=config.lora_alpha,
         value_head=value_head,
         gradient_checkpointing=config.gradient_checkpointing,
+        sharded=sharded,
     )
 
 
@@ -139,7 +140,8 @@ def build_judge(config: TrainConfig, policy: Policy, run_folder: Path) -> Judge 
     """The judge, or None where the reward does not ask one."""
     if config.feedback == "execution" or config.judge.kind == "none":
         return None
-    return make_judge(config.judge, policy=policy, cache_dir=run_folder)
+    # a sharded policy's weights are at hand only while all processes run it together: the judge gets its own
+    return make_judge(config.judge, policy=policy if policy.shards is None else None, cache_dir=run_folder)
 
 
 def build_engine(config: TrainConfig, sandbox: Sandbox, judge: Judge | None, hooks: Hooks) -> RewardEngine:

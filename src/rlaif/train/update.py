@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from rlaif.algos import advantages, kl, losses
 from rlaif.algos.losses import Denominators
@@ -24,6 +25,7 @@ from rlaif.algos.recipes import Recipe
 from rlaif.config import TrainConfig
 from rlaif.policy.logps import ActionLogps, action_logps, action_values
 from rlaif.policy.model import Policy
+from rlaif.policy.sharding import whole
 from rlaif.train.distributed import world
 from rlaif.train.rollout import Batch
 
@@ -327,8 +329,21 @@ def micro_loss(
 def _step(optimizer: torch.optim.Optimizer, config: TrainConfig) -> float:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     world().sum_gradients(parameters)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-    if math.isfinite(float(norm)):  # one overflow must not poison the moments of every weight
+    norm = clip_gradients(parameters, config.max_grad_norm)
+    if math.isfinite(norm):  # one overflow must not poison the moments of every weight
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(norm)
+    return norm
+
+
+def clip_gradients(parameters: Sequence[torch.nn.Parameter], most: float) -> float:
+    """Scale all gradients together to a norm of at most `most`; the norm before. Some may be sharded (the policy's) and some whole (the critic's)."""
+    sharded = [parameter.grad for parameter in parameters if isinstance(parameter.grad, DTensor)]
+    if not sharded:
+        return float(torch.nn.utils.clip_grad_norm_(parameters, most))
+    others = [parameter.grad for parameter in parameters if parameter.grad is not None and not isinstance(parameter.grad, DTensor)]
+    norm = math.hypot(*(float(whole(torch.nn.utils.get_total_norm(part))) for part in (sharded, others) if part))
+    if norm > most:
+        for gradient in (*sharded, *others):
+            gradient.mul_(most / (norm + 1e-6))
+    return norm

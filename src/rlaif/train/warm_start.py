@@ -16,6 +16,8 @@ from rlaif.policy.logps import action_logps
 from rlaif.policy.model import Policy
 from rlaif.policy.tree_attention import FLAT_MODELS
 from rlaif.problems.prompting import FENCE_END, build_prompt, encode_prompt
+from rlaif.train.distributed import world
+from rlaif.train.update import clip_gradients
 from rlaif.types import Problem
 
 
@@ -65,12 +67,13 @@ def warm_start(
             order += torch.randperm(len(pairs), generator=generator).tolist()
         chosen, order = order[:size], order[size:]
         total = Denominators(size, sum(len(pairs[i][1]) for i in chosen))
-        loss_sum = 0.0
+        loss_sum, own = 0.0, set(world().shard(range(size)))
         micros = action_logps(
             policy,
             [pairs[i][0] for i in chosen],
             [[pairs[i][1]] for i in chosen],
             micro_batch_tokens=micro_batch_tokens,
+            keep=[[place in own] for place in range(size)],
             prompt_gradient=config.sft_prompt_gradient,
         )
         for micro in micros:
@@ -79,8 +82,9 @@ def warm_start(
             loss = (token_weight(mask_1M, "token", total) * reinforce(logp_1M, torch.ones_like(logp_1M))).sum()
             loss.backward()
             loss_sum += float(loss.detach())
-        torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        world().sum_gradients(parameters)
+        clip_gradients(parameters, config.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        progress(step + 1, loss_sum)
+        progress(step + 1, sum(world().gather([loss_sum])))
     return len(pairs)
