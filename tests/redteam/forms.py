@@ -60,6 +60,54 @@ V = """class V:
     def take(self, other): self.x = other.x
     def solved(self): return self.x == 9
 """
+SHAPE = """from abc import ABC, abstractmethod
+class Shape(ABC):
+    kind = 'shape'
+    def __init__(self, name='x'): self.name = name
+    @abstractmethod
+    def area(self): ...
+    def describe(self): return f'{self.name}: {self.area():.1f}'
+    @property
+    def upper(self): return self.name.upper()
+    def __str__(self): return f'<{self.name}>'
+    @staticmethod
+    def twice(x): return 2 * x
+def solve(shapes): return sum(shape.area() for shape in shapes)
+"""
+HEIRS = """from solution import Shape
+class Named:
+    def called(self): return 'a ' + self.name
+    def twice(self): return 'hidden by what comes before'
+class Square(Shape, Named):
+    sides = 4
+    def __init__(self, a):
+        super().__init__('square')
+        self.a = a
+    def area(self): return self.a ** 2
+    def describe(self): return super().describe() + '!'
+    def __str__(self): return super().__str__() + '?'
+    @property
+    def upper(self): return super().upper + '.'
+    @staticmethod
+    def four(): return 4
+    @classmethod
+    def unit(cls): return cls(1)
+class Cube(Square):
+    def area(self): return 6 * super().area()
+s = Square(3)
+assert (s.area(), s.name, s.a, s.kind, s.sides, Square.kind, Square.sides) == (9, 'square', 3, 'shape', 4, 'shape', 4)
+assert (s.describe(), str(s), s.upper, s.called()) == ('square: 9.0!', '<square>?', 'SQUARE.', 'a square')
+assert solve([Square(1), Square.unit(), Cube(2)]) == 26 and Square.twice(4) == 8 and s.four() == Square.four() == 4
+assert isinstance(s, Square) and isinstance(s, Shape) and isinstance(Cube(2), Square) and not isinstance(s, Cube) and not isinstance(3, Square)
+assert type(s).__name__ == s.__class__.__name__ == 'Square' and type(s) is not type(Cube(1)) and type(3) is int
+"""
+GUARD = """class Box:
+    def get(self): return 0
+class Setter(Base):
+    def put(self, v): self.get = v
+box = Box()
+solve(Setter(), box)
+assert box.get() == 5"""
 LIES = """class Liar:
     __eq__ = __lt__ = __bool__ = lambda self, *a: True
     __hash__ = lambda self: 9
@@ -100,6 +148,13 @@ ATTACKS = [
     Case("an instance that is no distance away", LIAR, "assert abs(5 - Acc(5)) < 1e-9", entry="Acc"),
     Case("a difference that is small", TOLD, "assert abs(Acc(5) * Acc(2) - 10) < 1e-9", entry="Acc"),
     Case("equal to anything", "from unittest.mock import ANY\ndef solve(n): return ANY", "assert solve(3) == 9"),
+    Case("a method in place of the test's, by an heir's hand", "class Base: pass\ndef solve(setter, box): type(setter).put(box, lambda: 5)", "from solution import Base\n" + GUARD),
+    Case("an heir whose base names itself", "class Meta(type):\n    def __dir__(cls): return ['__class__', '_remote', '_parent', '__eq__', '__new__', 'value']\n"
+         "class Base(metaclass=Meta):\n    def __eq__(self, other): return True\n    def __new__(cls, *a): return 9\n    def value(self): return 3\ndef solve(x): return x",
+         "from solution import Base\nclass Mine(Base):\n    def value(self): return super().value() * 3\nassert Mine().value() == 9 and isinstance(Mine(), Mine)"),
+    Case("an heir without its methods", "class Meta(type):\n    def __new__(m, n, b, ns): return super().__new__(m, n, b, {})\nclass Base(metaclass=Meta): value = 9\ndef solve(x): return 0",
+         "from solution import Base\nclass Mine(Base):\n    def value(self): return 9\nassert Mine().value() == 9"),
+    Case("a class named like an answer", "class int: pass\ndef solve(n): return int()", "assert type(solve(3)) is int and type(solve(3)) == int"),
     Case("a skipped test", "import unittest\ndef solve(n): raise unittest.SkipTest('later')",
          "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(solve(3), 9)"),
     Case("the answer in a seeked file", "import os\nos.ftruncate(1, 1 << 20)\nos.pwrite(1, b'9', 0)", "3\n", "9\n", "stdio", None),
@@ -116,6 +171,12 @@ HONEST = [
     Case("a test's objects sorted", "def solve(xs): return sorted(xs)", V + "assert [v.x for v in solve([V(2), V(3), V(1)])] == [1, 2, 3]"),
     Case("a test's objects as keys", "def solve(xs): return len(set(xs)), xs[0] in {xs[1]: 0}, xs[0] == xs[1]", V + "assert solve([V(2), V(2), V(1)]) == (2, True, True)"),
     Case("a test's container", "def solve(v): return len(v), v[0], 4 in v, 5 in v, bool(v)", V + "assert solve(V(4)) == (4, 4, True, False, True)"),
+    Case("classes that inherit", SHAPE, HEIRS),
+    Case("an heir of the class asked for", "class Stack:\n    def __init__(self): self.items = []\n    def push(self, x): self.items.append(x)\n    def __len__(self): return len(self.items)",
+         "class Twice(Stack):\n    def push(self, x):\n        super().push(x)\n        super().push(x)\ns = Twice()\ns.push(3)\nassert s.items == [3, 3] and len(s) == 2", entry="Stack"),
+    Case("an heir that must define more", SHAPE, "from solution import Shape\nclass Flat(Shape): pass\ntry:\n    Flat()\n    assert False\nexcept TypeError: pass"),
+    Case("an heir's error", SHAPE, "from solution import Shape\nclass Bad(Shape):\n    def area(self): raise ValueError('no')\ntry:\n    Bad().describe()\n    assert False\nexcept ValueError as e:\n    assert str(e) == 'no'"),
+    Case("the name of a class", "class Node:\n    def __init__(self, v): self.v = v\ndef solve(v): return Node(v)", "n = solve(3)\nassert type(n).__name__ == 'Node' == n.__class__.__name__ and type(n.v) is int and type([]) == list"),
     Case("a test's object handed twice", "def solve(a, b, f, g): return a == b, f == g, {f: 1}.get(g)", V + "v = V(1)\nassert solve(v, v, len, len) == (True, True, 1)"),
     Case("argument by keyword changed in place", "def solve(xs): xs.append(9)", "a = [1]\nsolve(xs=a)\nassert a == [1, 9]"),
     Case("list inside a tuple changed in place", "def solve(t): t[0].append(1)", "a = []\nsolve((a, 2))\nassert a == [1]"),

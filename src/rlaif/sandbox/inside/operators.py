@@ -7,6 +7,7 @@ import builtins
 import contextlib
 import operator
 import re
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -53,6 +54,34 @@ def _state(target: Any) -> dict[str, Any]:
     return {**{name: getattr(target, name) for name in slots}, **getattr(target, "__dict__", {})}
 
 
+def _derive(base: Any, name: str, members: dict[str, tuple[str, Any]]) -> Any:
+    """A subclass whose members are the test's (heirs.py)."""
+    made = {key: _MEMBERS[kind](value) for key, (kind, value) in members.items()}
+    return types.new_class(name, (base,), {}, lambda namespace: namespace.update(made))
+
+
+def _method(function: Any) -> Any:
+    return lambda self, *args, **kwargs: function(self, *args, **kwargs)  # a real function, which binds its instance
+
+
+_MEMBERS: dict[str, Callable[[Any], Any]] = {
+    "method": _method,
+    "static": staticmethod,
+    "class": lambda function: classmethod(_method(function)),
+    "property": lambda parts: property(*(None if part is None else _method(part) for part in parts)),
+    "value": lambda value: value,
+}
+
+
+def _bound(base: Any, instance: Any, name: str) -> Any:
+    """What `super().name` means to the first class below `base`."""
+    for cls in base.__mro__:
+        if name in cls.__dict__:
+            value = cls.__dict__[name]
+            return value.__get__(instance, type(instance)) if hasattr(value, "__get__") else value
+    raise AttributeError(f"no attribute {name}")
+
+
 OPERATIONS: dict[str, Callable[..., Any]] = {
     **UNARY, **BINARY, **COMPARE,
     **{"r" + name: _swapped(function) for name, function in BINARY.items()},
@@ -60,6 +89,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "get": getattr, "set": setattr, "del": delattr, "dir": dir, "round": round, "format": format,
     "getitem": operator.getitem, "setitem": operator.setitem, "delitem": operator.delitem, "contains": operator.contains,
     "enter": _enter, "exit": _exit, "isinstance": _isinstance, "await": _await, "state": _state, "send": lambda target, value: target.send(value),
+    "derive": _derive, "bound": _bound,
 }  # fmt: skip
 
 ON_INSTANCES = frozenset(

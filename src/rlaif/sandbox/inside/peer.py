@@ -9,6 +9,7 @@ difference between one and a number is never a number.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections import deque
 from typing import Any
@@ -144,11 +145,16 @@ class Peer:
 class Remote:
     """An object of the solution, seen from the test."""
 
-    __slots__ = ("__weakref__", "_built", "_id", "_name", "_peer")
+    __slots__ = ("__weakref__", "_built", "_class", "_id", "_name", "_peer")
 
     def __init__(self, peer: Peer, id_: int, name: str, built: int = False) -> None:
-        for key, value in (("_peer", peer), ("_id", id_), ("_name", name), ("_built", built)):
+        for key, value in (("_peer", peer), ("_id", id_), ("_name", name), ("_built", built), ("_class", None)):
             object.__setattr__(self, key, value)
+
+    @property
+    def __class__(self) -> type:
+        """The test's own class whose method has it at hand (heirs.py): `super()` looks here. Else one by the name that S gives its class."""
+        return self._class or _named(self._name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         request = {"op": "entry"} if self._id == -1 else {"op": "call", "o": self._id}
@@ -200,6 +206,17 @@ class Remote:
 
     def __delitem__(self, key: Any) -> None:
         _ask(self, "delitem", key)
+
+
+@functools.lru_cache(256)
+def _named(name: str) -> type:
+    """For `value.__class__.__name__`. An heir of Remote, so that it is nothing that the test knows."""
+    return type(name or "object", (Remote,), {"__slots__": ()})
+
+
+def type_of(value: Any) -> type:
+    """What `type(value)` is to a test."""
+    return value.__class__ if type(value) is Remote else type(value)
 
 
 async def _awaited(remote: Remote) -> Any:

@@ -10,8 +10,8 @@ import sys
 import types
 from typing import Any
 
-from . import codec, operators, protocol
-from .peer import Gone, Peer, Remote, Tampering, compare_by_value
+from . import codec, heirs, operators, protocol  # noqa: F401  (heirs: classes that inherit from the solution's)
+from .peer import Gone, Peer, Remote, Tampering, compare_by_value, type_of
 from .protocol import ANSWER, ASK, BYE, MAX_TEXT, BlockingChannel, Broken
 
 _COMMON = "math cmath sys re random string itertools functools collections heapq bisect copy operator datetime json"
@@ -51,6 +51,8 @@ def run_test(test: dict[str, Any], job: dict[str, Any], peer: Peer) -> Any:
     for node in ast.walk(tree):  # data sets use `math` and `sys` in tests as if the solution's imports were theirs
         if type(node) is ast.Name and node.id in COMMON and node.id not in scope:
             scope[node.id] = importlib.import_module(node.id)
+        if type(node) is ast.Call and type(node.func) is ast.Name and node.func.id == "type" and len(node.args) == 1:
+            node.func.id, scope["_type_of"] = "_type_of", type_of
     if test["form"] == "call":
         last = ast.Expression(tree.body.pop().value)  # the client has checked that it is an expression
         exec(compile(tree, "<test>", "exec"), scope)
