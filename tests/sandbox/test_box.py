@@ -471,3 +471,22 @@ def test_sleeping_is_not_extended_by_a_crowd_of_threads() -> None:
         start = time.perf_counter()
         assert sandbox.run(ONE, crowd).failure == "timeout"
         assert time.perf_counter() - start < 20 * 0.3 + 1
+
+
+@pytest.mark.parametrize("end", ["while True: pass", "import os; os._exit(0)", "import time; time.sleep(60)", "x = [0] * 10**12"])
+def test_what_a_wrong_answer_makes_idle_does_not_count(box: Sandbox, end: str) -> None:
+    """All questions go out together; the second of the first test is asked for nothing, and its end is not the program's."""
+    code = f"def solve(n):\n    if n == 2:\n        {end}\n    return 0 if n == 1 else n\n"
+    tests = ("assert solve(1) == 1\nassert solve(2) == 2", "assert solve(5) == 5\nassert solve(6) == 6", "assert solve(7) == 8")
+    problem = Problem("idle", "", tuple(TestCase("graded", test, "", "code") for test in tests), "solve", imported=True)
+    report = box.run(problem, code)
+    assert (report.outcome, report.failure, report.path) == ("scored", None, "lowered")
+    assert [result.passed for result in report.results] == [False, True, False]
+    assert report.results[0].actual == "0" or "gave 0" in (report.results[0].error or "")
+
+
+def test_an_error_ends_its_test_and_no_other(box: Sandbox) -> None:
+    code = "seen = []\ndef solve(n):\n    seen.append(n)\n    return seen if n == 9 else 1 // n\n"
+    tests = ("assert solve(1) == 1\nassert solve(0) == 0\nassert solve(-1) == -1", "assert solve(9) == [1, 0, 9]")
+    problem = Problem("error", "", tuple(TestCase("graded", test, "", "code") for test in tests), "solve", imported=True)
+    assert [result.passed for result in box.run(problem, code).results] == [False, True]

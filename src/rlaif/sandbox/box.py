@@ -12,7 +12,7 @@ from rlaif.sandbox.child import Ended, SpawnFailed
 from rlaif.sandbox.inside import protocol
 from rlaif.sandbox.loop import Task, Wait, run_all, run_one
 from rlaif.sandbox.lower import plan
-from rlaif.sandbox.programs import NeedsTestChild, Run
+from rlaif.sandbox.programs import NeedsOneByOne, NeedsTestChild, Run
 from rlaif.sandbox.zygotes import Zygote, ZygoteGone
 from rlaif.types import Grade, Problem, Role, TestCase, TestReport, TestResult
 
@@ -108,10 +108,10 @@ class Sandbox:
         run = Run(self._zygote(code, preamble, test.input), self.config, self.grade, problem, code, ())
         try:
             child, _ = run.children_for(False)
-            loaded = yield from child.ask(protocol.ASK, {"preamble": preamble, "code": code, "entry": None})
+            loaded = yield from child.ask({"preamble": preamble, "code": code, "entry": None})
             if "ok" not in loaded:
                 return TestResult(test, False, None, str(loaded.get("text", ""))[: protocol.MAX_TEXT])
-            reply = yield from child.ask(protocol.ASK, {"op": "show", "x": test.input})
+            reply = yield from child.ask({"op": "show", "x": test.input})
             if "v" in reply and type(reply["v"]) is str:
                 return TestResult(test, True, reply["v"][: protocol.MAX_TEXT])
             return TestResult(test, False, None, str((reply.get("e") or ["", "no answer"])[-1])[: protocol.MAX_TEXT])
@@ -160,7 +160,11 @@ class Sandbox:
             zygote.close()
 
     def _attempt(self, zygote: Zygote, problem: Problem, code: str, roles: tuple[Role, ...]) -> Task[TestReport]:
-        try:
-            return (yield from Run(zygote, self.config, self.grade, problem, code, plan(problem, tuple(roles), self._lowering)).report())
-        except NeedsTestChild:
-            return (yield from Run(zygote, self.config, self.grade, problem, code, plan(problem, tuple(roles), False)).report())
+        lowering, one_by_one = self._lowering, False
+        while True:
+            try:
+                return (yield from Run(zygote, self.config, self.grade, problem, code, plan(problem, tuple(roles), lowering), one_by_one).report())
+            except NeedsTestChild:
+                lowering = False
+            except NeedsOneByOne:
+                one_by_one = True

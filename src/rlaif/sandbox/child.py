@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlaif.sandbox.inside import protocol
-from rlaif.sandbox.inside.protocol import ANSWER, BYE, FRAME
+from rlaif.sandbox.inside.protocol import ANSWER, ASK, BYE, FRAME
 from rlaif.sandbox.loop import READ, WRITE, Task, Wait
 from rlaif.sandbox.zygotes import Zygote, ZygoteGone
 
@@ -86,26 +86,29 @@ class ChildProcess:
         self.buffer = b""
 
     # -- frames --------------------------------------------------------------------------------------------------------
-    def ask(self, kind: int, obj: Any, last: bool = False) -> Task[Any]:
+    def ask(self, question: Any, last: bool = False) -> Task[Any]:
         """Send one question, return the answer. Raises Ended, ZygoteGone or SpawnFailed. `last`: BYE goes along with it."""
-        number = yield from self.put(kind, obj, last)
+        (number,) = yield from self.put(question, last=last)
         return (yield from self.hear(number))
 
-    def put(self, kind: int, obj: Any, last: bool = False) -> Task[int]:
-        """Send one question; its number, which nobody could foresee."""
-        number = _number(32)
+    def put(self, *questions: Any, last: bool = False) -> Task[list[int]]:
+        """Send questions; their numbers, which nobody could foresee."""
         if self.buffer or self._pending():
             raise Ended("tampering", "it spoke before it was asked")
-        data = protocol.pack(number, kind, obj)
+        numbers = [_number(32) for _ in questions]
+        data = b"".join(protocol.pack(number, ASK, question) for number, question in zip(numbers, questions, strict=True))
         if last:
             data += protocol.pack(0, BYE, None)
         yield from self._send(data)
-        return number
+        return numbers
 
-    def hear(self, number: int) -> Task[Any]:
-        """The answer to the question with this number, and nothing else."""
-        got, answer_kind, reply = yield from self._frame()
-        if got != number or answer_kind != ANSWER or type(reply) is not dict:
+    def hear(self, number: int, patience_s: float | None = None) -> Task[Any]:
+        """The answer to the question with this number, and nothing else. None if it takes longer than `patience_s`."""
+        frame = yield from self._frame(patience_s)
+        if frame is None:
+            return None
+        got, answer_kind, reply = frame
+        if got != number & 0xFFFFFFFF or answer_kind != ANSWER or type(reply) is not dict:
             raise Ended("tampering", "it sent a frame that nobody asked for")
         return reply
 
@@ -119,7 +122,7 @@ class ChildProcess:
         """Let it end and check that nothing else was said. Returns its captured output."""
         if not sent:
             yield from self.say_bye()
-        number, kind, reply = yield from self._frame()
+        number, kind, reply = (yield from self._frame()) or (0, 0, None)
         if number != 0 or kind != BYE or type(reply) is not dict:
             raise Ended("tampering", "it sent a frame that nobody asked for")
         exit_ = yield from self.ended()
@@ -148,7 +151,7 @@ class ChildProcess:
             if not (yield from self.family.wait(self.channel.fileno(), WRITE)):
                 yield from self._overdue()
 
-    def _frame(self) -> Task[tuple[int, int, Any]]:
+    def _frame(self, patience_s: float | None = None) -> Task[tuple[int, int, Any] | None]:
         assert self.channel is not None
         need = FRAME.size
         parts, have = [self.buffer], len(self.buffer)
@@ -168,7 +171,10 @@ class ChildProcess:
                     return header[1], header[2], json.loads(data[FRAME.size : need].decode("ascii"))
                 except (ValueError, RecursionError):
                     raise Ended("tampering", "it sent a frame that is not JSON") from None
-            if not (yield from self.family.wait(self.channel.fileno(), READ)):
+            if patience_s is not None:
+                if not (yield Wait(((self.channel.fileno(), READ),), patience_s)):
+                    return None
+            elif not (yield from self.family.wait(self.channel.fileno(), READ)):
                 yield from self._overdue()
             try:
                 chunk = self.channel.recv(min(max(need - have, 8192), 2**20), DONTWAIT)

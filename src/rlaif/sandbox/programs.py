@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +14,6 @@ from rlaif.config import SandboxConfig
 from rlaif.sandbox import compare
 from rlaif.sandbox.child import ChildProcess, Ended, Exit, Family, cause
 from rlaif.sandbox.inside import codec, protocol
-from rlaif.sandbox.inside.protocol import ASK
 from rlaif.sandbox.loop import Task
 from rlaif.sandbox.lower import Question, Step
 from rlaif.sandbox.zygotes import Limits, Zygote
@@ -27,14 +28,28 @@ BLOCKED, MOST = 3, 20
 """How long a program may sleep or block, and how long it may take on however busy a machine, in CPU limits."""
 
 
+IDLE_S = 0.05
+"""How long an answer that no longer counts may take."""
+
+
 class NeedsTestChild(Exception):
     """An answer that the trusted side cannot judge from its tree: the whole program is run again with the test child."""
 
 
-class Run:
-    """One attempt at one program on one zygote."""
+class NeedsOneByOne(Exception):
+    """It ended over a question that would not have been asked, had the answer before it been heard first: the whole program is run again."""
 
-    def __init__(self, zygote: Zygote, config: SandboxConfig, grade: Grade, problem: Problem, code: str, steps: tuple[Step, ...]) -> None:
+
+class Run:
+    """One attempt at one program on one zygote.
+
+    A lowered program is sent all its questions with its code, so that nobody waits for anybody between them. What a wrong answer makes idle is
+    evaluated all the same, and must not count: if that takes long or ends the program, NeedsOneByOne is raised. `one_by_one` is the run after that.
+    """
+
+    def __init__(
+        self, zygote: Zygote, config: SandboxConfig, grade: Grade, problem: Problem, code: str, steps: tuple[Step, ...], one_by_one: bool = False
+    ) -> None:
         self.zygote, self.config, self.grade = zygote, config, grade
         self.problem, self.code, self.steps = problem, code, steps
         self.exact = problem.imported
@@ -45,6 +60,7 @@ class Run:
         self.stdout = ""
         self.memory = False
         self.loading = False
+        self.one_by_one, self.idled = one_by_one, False
         lowered = sum(step.questions is not None for step in steps)
         stdio = any(step.test.form == "stdio" for step in steps)
         self.path = "none" if stdio or not steps else "lowered" if lowered == len(steps) else "opaque" if not lowered else "mixed"
@@ -64,7 +80,7 @@ class Run:
 
     # -- the whole program ---------------------------------------------------------------------------------------------
     def report(self) -> Task[TestReport]:
-        """Run it. Raises ZygoteGone or SpawnFailed (retry), NeedsTestChild (again, opaque)."""
+        """Run it. Raises ZygoteGone or SpawnFailed (retry), NeedsTestChild (again, opaque), NeedsOneByOne (again, step by step)."""
         failure: str | None = None
         message = ""
         try:
@@ -73,6 +89,8 @@ class Run:
             else:
                 yield from self._module()
         except Ended as end:
+            if self.idled:
+                raise NeedsOneByOne from None
             failure, message = end.failure, end.text
             yield from self._bury()
         finally:
@@ -100,31 +118,34 @@ class Run:
         solution, tester = self.children_for(opaque)
         entry = self.problem.entry_point
         self.loading = True
-        job = {"preamble": self.problem.preamble, "code": self.code, "entry": entry}
+        questions: list[Any] = [{"preamble": self.problem.preamble, "code": self.code, "entry": entry}]
+        at_once = not opaque and not self.one_by_one
+        if at_once:
+            questions.append({"op": "evals", "x": [[one.source for one in step.questions] for step in self.steps if step.questions is not None]})
         try:
-            number = yield from solution.put(ASK, job)
+            numbers = yield from solution.put(*questions, last=at_once)
             self.zygote.prepare(self.limits, opaque)  # it forks the next program's children while this one's work
-            loaded = yield from solution.hear(number)
+            loaded = yield from solution.hear(numbers[0])
         except protocol.Oversize:
             raise Ended("syntax_error", "the code is too large") from None
         if "ok" not in loaded:
             bad = loaded.get("bad")
             known = ("syntax_error", "missing_entry_point", "load_error", "memory", "early_exit")
             raise Ended(bad if bad in known else "tampering", str(loaded.get("text", ""))[: protocol.MAX_TEXT])
-        self.loading = said_bye = briefed = False
-        for index, step in enumerate(self.steps):
+        answers = itertools.count(numbers[1]) if at_once else None
+        self.loading = briefed = False
+        said_bye = at_once
+        for step in self.steps:
             if step.error:
                 self.results.append(TestResult(step.test, False, None, f"broken test: {step.error}"))
             elif step.questions is not None:
-                alone = tester is None and index == len(self.steps) - 1
-                result, said_bye = yield from self._lowered(solution, step, step.questions, alone)
-                self.results.append(result)
+                self.results.append((yield from self._lowered(solution, step, step.questions, answers)))
             else:
                 assert tester is not None
                 if not briefed:
                     briefed = True
                     is_class = self.problem.signature.lstrip().startswith(("class ", "@"))
-                    yield from tester.ask(ASK, {"preamble": self.problem.preamble, "entry": entry, "class": is_class})
+                    yield from tester.ask({"preamble": self.problem.preamble, "entry": entry, "class": is_class})
                 self.results.append((yield from self._opaque(tester, solution, step)))
         if tester is not None:
             yield from tester.say_bye()
@@ -133,18 +154,33 @@ class Run:
             said_bye = True
         self.stdout = yield from solution.bye(said_bye)
 
-    def _lowered(self, solution: ChildProcess, step: Step, questions: tuple[Question, ...], alone: bool) -> Task[tuple[TestResult, bool]]:
+    def _lowered(self, solution: ChildProcess, step: Step, questions: tuple[Question, ...], answers: Iterator[int] | None) -> Task[TestResult]:
+        """`answers`: numbers of the answers to questions that were sent already."""
         tree: Any = None
         for position, question in enumerate(questions):
-            last = alone and position == len(questions) - 1
-            reply = yield from solution.ask(ASK, {"op": "eval", "x": question.source}, last)
+            if answers is None:
+                reply = yield from solution.ask({"op": "eval", "x": question.source})
+            else:
+                reply = yield from solution.hear(next(answers))
             if "v" not in reply:
-                return TestResult(step.test, False, None, self._error(reply)), last
+                return TestResult(step.test, False, None, self._error(reply))
             tree = reply["v"]
             if not self._holds(question, tree):
                 shown = compare.show(tree)
-                return TestResult(step.test, False, shown, None if len(questions) == 1 else f"{question.source[:200]} gave {shown}"), last
-        return TestResult(step.test, True, compare.show(tree), None), alone
+                if answers is not None:
+                    yield from self._idle(solution, answers, len(questions) - position - 1)
+                return TestResult(step.test, False, shown, None if len(questions) == 1 else f"{question.source[:200]} gave {shown}")
+        return TestResult(step.test, True, compare.show(tree), None)
+
+    def _idle(self, solution: ChildProcess, answers: Iterator[int], count: int) -> Task[None]:
+        """Hear the rest of a test that has failed; after an error there are no more, as its questions end there."""
+        for _ in range(count):
+            self.idled = True
+            reply = yield from solution.hear(next(answers), IDLE_S)
+            if reply is None:
+                raise NeedsOneByOne
+            if "v" not in reply:
+                return
 
     def _holds(self, question: Question, tree: Any) -> bool:
         """The verdict on one answer."""
@@ -185,7 +221,7 @@ class Run:
     def _opaque(self, tester: ChildProcess, solution: ChildProcess, step: Step) -> Task[TestResult]:
         test = step.test
         try:
-            reply = yield from tester.ask(ASK, {"form": test.form, "input": test.input})
+            reply = yield from tester.ask({"form": test.form, "input": test.input})
         except Ended as end:
             # The test child's own end is the solution's doing or the test's; the solution's death explains it better.
             raise Ended("timeout" if end.failure == "timeout" else "early_exit", f"the test ended: {end.text}") from None

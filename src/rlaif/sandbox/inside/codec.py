@@ -19,9 +19,8 @@ builds exact built-in types only; the client (P) compares trees and builds nothi
 from __future__ import annotations
 
 import collections
-import decimal
-import fractions
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -102,9 +101,9 @@ class _Encoder:
             return {"b" if kind is bytes else "B": value.hex()}
         if kind is collections.deque:
             return {"q": self._many(value, depth)}
-        if kind is decimal.Decimal:
+        if kind is _rarely("decimal", "Decimal"):
             return {"D": str(value)}
-        if kind is fractions.Fraction:
+        if kind is _rarely("fractions", "Fraction"):
             return {"Q": [self.encode(value.numerator, depth), self.encode(value.denominator, depth)]}
         if self.rich is not None:
             tree = self.rich(self, kind, value, depth)
@@ -116,6 +115,11 @@ class _Encoder:
         if self.handles is not None:
             return self.handles(value)
         raise Refused(f"a value of type {type.__getattribute__(kind, '__name__')}")
+
+
+def _rarely(module: str, name: str) -> Any:
+    """A type of a module that is loaded only where somebody uses it (modules.py), or None: then there is no value of it."""
+    return getattr(sys.modules.get(module), name, None)
 
 
 _EXACT = frozenset({int, float, str, list, tuple, dict, set, frozenset, bytes, bytearray, complex, bool})
@@ -182,7 +186,15 @@ def _text(body: Any, limit: int = 2**23) -> str:
     return body
 
 
-def _fraction(parts: list[Any]) -> fractions.Fraction:
+def _decimal(text: str) -> Any:
+    import decimal
+
+    return decimal.Decimal(text)
+
+
+def _fraction(parts: list[Any]) -> Any:
+    import fractions
+
     # Reducing two huge numbers takes minutes, and it would be the trusted side's minutes.
     if len(parts) != 2 or any(type(part) is not int or part.bit_length() > 4096 for part in parts):
         raise Refused("malformed")
@@ -201,6 +213,6 @@ DECODE: dict[str, Callable[[Any, Handles | None], Any]] = {
     "r": lambda body, h: range(*_items(body, h)),
     "b": lambda body, h: bytes.fromhex(_text(body)),
     "B": lambda body, h: bytearray.fromhex(_text(body)),
-    "D": lambda body, h: decimal.Decimal(_text(body, 4096)),
+    "D": lambda body, h: _decimal(_text(body, 4096)),
     "Q": lambda body, h: _fraction(_items(body, h)),
 }

@@ -118,6 +118,7 @@ class Jail:
         self.rules: dict[int, int] = {}
         self.threads_fd = -1
         self.extra = [path for name in ("numpy", "numpy.libs") if options.get("site") and os.path.isdir(path := os.path.join(options["site"], name))]
+        self.extra += options.get("libraries", ())
         _limit("RLIMIT_CORE", 0)
         self.most_cpu = _ceiling(resource.RLIMIT_CPU)
         self.most_memory = _ceiling(resource.RLIMIT_AS)

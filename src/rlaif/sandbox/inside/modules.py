@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
@@ -11,14 +10,20 @@ import sys
 from types import ModuleType
 from typing import Any
 
-_STANDARD = """abc array ast base64 binascii bisect cmath codecs collections collections.abc contextlib contextvars copy copyreg csv dataclasses
-datetime decimal enum fractions functools gc hashlib heapq inspect io itertools json keyword linecache locale math numbers opcode operator os
-queue random re reprlib select signal stat statistics string struct threading time token tokenize traceback types typing unicodedata
-warnings weakref zlib encodings.latin_1 encodings.ascii _strptime"""
+_STANDARD = """abc ast bisect codecs collections collections.abc contextlib copy copyreg dataclasses enum functools gc heapq inspect io itertools json
+keyword linecache locale math numbers opcode operator os re reprlib select signal stat string struct threading time token tokenize traceback types
+typing warnings weakref encodings.latin_1 encodings.ascii"""
+"""What one program in twenty or so imports. Not more: a compiled module is five mappings for each fork to copy and each exit to undo, used or not,
+some 60 microseconds, where a program that wants it can load it in a millisecond. So hashlib's six are not here, nor random, decimal and datetime; and
+nothing may import `importlib.abc`, which brings half of the library along."""
 _NUMPY = "numpy numpy.linalg numpy.fft numpy.random numpy.polynomial numpy.ma numpy.testing numpy.lib.stride_tricks numpy.rec numpy.char"
 _COMPILED = """_asyncio _bisect _blake2 _bz2 _contextvars _csv _datetime _decimal _elementtree _heapq _json _lsprof _lzma _md5 _opcode _pickle
 _posixsubprocess _queue _random _sha1 _sha2 _sha256 _sha3 _sha512 _socket _statistics _struct _uuid _zoneinfo array binascii cmath fcntl grp math
 mmap pyexpat resource select unicodedata zlib"""
+
+
+_LINKED = "zlib _bz2 _lzma _decimal pyexpat _uuid"
+"""Compiled modules that may need a shared library from outside of Python's own folders."""
 
 
 def preload(numpy: bool) -> None:
@@ -32,6 +37,31 @@ def _import(name: str) -> None:
         importlib.import_module(name)
     except Exception:  # not in this Python, or numpy is broken: the solution is told so when it imports it
         sys.modules.pop(name, None)
+
+
+def linked() -> list[str]:
+    """The shared libraries that those modules need, so that a program may open them: what a process that has loaded them has mapped more."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        before = _mapped()
+        for name in _LINKED.split():
+            _import(name)
+        os.write(writer, "\n".join(_mapped() - before).encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as stream:
+        found = stream.read().splitlines()
+    os.waitpid(pid, 0)
+    return sorted(found)
+
+
+def _mapped() -> set[str]:
+    try:
+        with open("/proc/self/maps") as stream:
+            return {line.split(maxsplit=5)[5].rstrip("\n") for line in stream if ".so" in line and "/" in line}
+    except OSError:
+        return set()  # macOS, which has no such rules either
 
 
 def reachable(folder: str) -> bool:
@@ -62,7 +92,7 @@ def rebase(old: str, new: str) -> None:
     importlib.util.find_spec("no_such_module")  # fills the finders' caches of names
 
 
-class DescriptorFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class DescriptorFinder:
     """Imports pure Python modules of the standard library through an open folder descriptor.
 
     For an interpreter that lives where the children's own uid may not go (in root's home, say). Landlock still decides
@@ -81,6 +111,9 @@ class DescriptorFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
                 continue
             return importlib.machinery.ModuleSpec(fullname, self, origin=name, is_package=package)
         return None
+
+    def create_module(self, spec: Any) -> None:
+        """As usual."""
 
     def exec_module(self, module: ModuleType) -> None:
         assert module.__spec__ is not None and module.__spec__.origin is not None

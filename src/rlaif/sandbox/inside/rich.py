@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import builtins
 import collections
-import datetime
 import functools
 import sys
 from typing import Any
@@ -18,8 +17,6 @@ from . import codec, operators
 _PLAIN = ("int", "float", "str", "bool", "list", "dict", "tuple", "set", "frozenset", "bytes", "bytearray", "complex", "object", "type", "range")
 TYPES = {name: getattr(builtins, name) for name in (*_PLAIN, *sorted(operators.ALLOWED_EXCEPTIONS))}
 _NAMES = {cls: name for name, cls in reversed(TYPES.items())}
-_DATES: dict[type, str] = {datetime.date: "date", datetime.datetime: "datetime", datetime.time: "time"}
-_BY_NAME: dict[Any, Any] = {name: cls for cls, name in _DATES.items()}
 MAPPINGS = (collections.Counter, collections.OrderedDict, collections.defaultdict)
 MAX_ARRAY = 2**20
 """Bytes of an array that crosses as a value; a larger one is a foreign object."""
@@ -35,9 +32,10 @@ def encode(encoder: Any, kind: type, value: Any, depth: int) -> Any:
 def _body(encoder: Any, kind: type, value: Any, depth: int) -> list[Any] | None:
     if kind is type:
         return ["type", _NAMES[value]] if value in _NAMES else None
-    if kind in _DATES:
-        return [_DATES[kind], value.isoformat()]
-    if kind is datetime.timedelta:
+    datetime = sys.modules.get("datetime")  # no value of its types without it
+    if datetime is not None and kind in (datetime.date, datetime.datetime, datetime.time):
+        return [kind.__name__, value.isoformat()]
+    if datetime is not None and kind is datetime.timedelta:
         return ["timedelta", value.days, value.seconds, value.microseconds]
     if kind is collections.defaultdict:
         factory = value.default_factory
@@ -67,8 +65,12 @@ def _decode(body: Any, handles: Any) -> Any:
         case ["type", str(name)]:
             return TYPES[name]
         case ["date" | "datetime" | "time" as name, str(text)]:
-            return _BY_NAME[name].fromisoformat(text)
+            import datetime
+
+            return getattr(datetime, name).fromisoformat(text)
         case ["timedelta", int(days), int(seconds), int(micros)]:
+            import datetime
+
             return datetime.timedelta(days, seconds, micros)
         case ["Counter" | "OrderedDict" as name, list(pairs)]:
             out = getattr(collections, name)()

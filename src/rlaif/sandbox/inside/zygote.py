@@ -8,15 +8,14 @@ answers with the wait status and the CPU time. When P hangs up, every child dies
 from __future__ import annotations
 
 import _signal  # pyright: ignore[reportMissingImports]
-import array
+import _socket as socket  # the bare module: what `socket` adds would be copied for every child
 import contextlib
-import fcntl
 import gc
 import json
 import os
 import select
 import signal
-import socket
+import struct
 import sys
 import threading
 import time
@@ -205,10 +204,7 @@ class Zygote:
             record, ancillary = b"", []
         if len(record) != protocol.SPAWN.size:
             self._end()  # P is gone
-        fds = array.array("i")
-        for _, _, data in ancillary:
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-        given = list(fds)
+        given = [fd for _, _, data in ancillary for (fd,) in struct.iter_unpack("i", data[: len(data) - len(data) % 4])]
         kind, has, _, cpu_ms, memory, fsize, _ = protocol.SPAWN.unpack(record)
         status = socket.socket(fileno=given.pop(0))
         slot = self.slots.pop() if self.slots else self.next_slot
@@ -257,7 +253,7 @@ class Zygote:
 def main(argument: str) -> None:
     """Start: `argument` is JSON from the client, descriptor 0 is the control socket. Says hello with the layers reached."""
     options = json.loads(argument)
-    control = socket.socket(fileno=fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, RESERVED))
+    control = socket.socket(fileno=os.dup2(0, RESERVED, inheritable=False))
     sys.path[:] = [path for path in sys.path if os.path.abspath(path) != os.path.dirname(os.path.abspath(__file__))]
     if options.get("site"):
         sys.path.append(options["site"])
@@ -266,6 +262,7 @@ def main(argument: str) -> None:
     for fd in range(RESERVED):  # so that nothing received later lands on a number that a child wants
         if fd != null and not (fd == 2 and options["debug"]):
             os.dup2(null, fd, inheritable=False)
+    options["libraries"] = modules.linked()
     zygote = Zygote(control, options)
     folder = landlock.library_folders()[0]
     if zygote.jail.own_uid and not modules.reachable(folder):
