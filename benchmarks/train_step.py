@@ -82,10 +82,15 @@ def compare(args: argparse.Namespace, dtype: str) -> dict[str, Any]:
     for setting in TRL_SETTINGS[dtype]:
         if args.trl_setting and setting != args.trl_setting:
             continue
-        worker = Worker(args, "trl", dtype, setting)
-        worker.ask()  # warm-up
-        trials[setting] = worker.ask()["step_s"]
-        worker.close()
+        try:
+            worker = Worker(args, "trl", dtype, setting)
+            worker.ask()  # warm-up
+            trials[setting] = worker.ask()["step_s"]
+            worker.close()
+        except SystemExit as ended:  # out of memory, most likely: one setting less
+            print(f"{setting}: {ended}", file=sys.stderr, flush=True)
+    if not trials:
+        raise SystemExit(f"TRL took no step in {dtype}")
     best = min(trials, key=trials.get)
     sides = {"ours": Worker(args, "ours", dtype), "trl": Worker(args, "trl", dtype, best)}
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
