@@ -101,6 +101,23 @@ assert solve([Square(1), Square.unit(), Cube(2)]) == 26 and Square.twice(4) == 8
 assert isinstance(s, Square) and isinstance(s, Shape) and isinstance(Cube(2), Square) and not isinstance(s, Cube) and not isinstance(3, Square)
 assert type(s).__name__ == s.__class__.__name__ == 'Square' and type(s) is not type(Cube(1)) and type(3) is int
 """
+PEEK = """import ast, os, sys
+def solve(text):
+    frame, later = sys._getframe(), []
+    while frame:
+        for name in ("tests", "request", "job"):
+            asked = frame.f_locals.get(name)
+            asked = asked.get("x", []) if isinstance(asked, dict) else asked
+            if isinstance(asked, list):
+                later += [question for one in asked for question in (one if isinstance(one, list) else [one])]
+        frame = frame.f_back
+    os.set_blocking(3, False)
+    try: later.append(os.read(3, 65536).decode("latin-1"))
+    except OSError: pass
+    later = [part[part.index("solve(") + 6 :].split(")")[0] for part in later if "solve(" in part]
+    later = [ast.literal_eval(part) for part in later]
+    return next((one for one in later if one != text), "a")
+"""
 GUARD = """class Box:
     def get(self): return 0
 class Setter(Base):
@@ -148,6 +165,8 @@ ATTACKS = [
     Case("an instance that is no distance away", LIAR, "assert abs(5 - Acc(5)) < 1e-9", entry="Acc"),
     Case("a difference that is small", TOLD, "assert abs(Acc(5) * Acc(2) - 10) < 1e-9", entry="Acc"),
     Case("equal to anything", "from unittest.mock import ANY\ndef solve(n): return ANY", "assert solve(3) == 9"),
+    Case("the next question's words for an answer", PEEK, "assert solve('a') == 'xq'\nassert solve('xq') == 'a'"),
+    Case("the next question's words, in another test", PEEK, "def check(candidate):\n    assert candidate('a') == ['xq']\n    assert candidate(['xq']) == 'a'"),
     Case("a method in place of the test's, by an heir's hand", "class Base: pass\ndef solve(setter, box): type(setter).put(box, lambda: 5)", "from solution import Base\n" + GUARD),
     Case("an heir whose base names itself", "class Meta(type):\n    def __dir__(cls): return ['__class__', '_remote', '_parent', '__eq__', '__new__', 'value']\n"
          "class Base(metaclass=Meta):\n    def __eq__(self, other): return True\n    def __new__(cls, *a): return 9\n    def value(self): return 3\ndef solve(x): return x",

@@ -474,8 +474,8 @@ def test_sleeping_is_not_extended_by_a_crowd_of_threads() -> None:
 
 
 @pytest.mark.parametrize("end", ["while True: pass", "import os; os._exit(0)", "import time; time.sleep(60)", "x = [0] * 10**12"])
-def test_what_a_wrong_answer_makes_idle_does_not_count(box: Sandbox, end: str) -> None:
-    """All questions go out together; the second of the first test is asked for nothing, and its end is not the program's."""
+def test_a_wrong_answer_ends_its_test(box: Sandbox, end: str) -> None:
+    """Its second question went out with its first all the same, and what that does to the program is not the program's."""
     code = f"def solve(n):\n    if n == 2:\n        {end}\n    return 0 if n == 1 else n\n"
     tests = ("assert solve(1) == 1\nassert solve(2) == 2", "assert solve(5) == 5\nassert solve(6) == 6", "assert solve(7) == 8")
     problem = Problem("idle", "", tuple(TestCase("graded", test, "", "code") for test in tests), "solve", imported=True)

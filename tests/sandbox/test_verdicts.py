@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rlaif.sandbox import compare
 from rlaif.sandbox.inside import codec
-from rlaif.sandbox.lower import NotLiteral, literal, plan
+from rlaif.sandbox.lower import NotLiteral, breaks, literal, plan
 from rlaif.types import Problem, TestCase
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5) | st.binary(max_size=5)
@@ -206,3 +206,27 @@ def test_literals() -> None:
     for text in ("hello", "f(1)", "__import__('os')", "2**10**8", "[x for x in y]", "1/0"):
         with pytest.raises(NotLiteral):
             literal(text)
+
+
+@pytest.mark.parametrize(
+    ("tests", "expected"),
+    [
+        (["f(1) == 7", "f(2) == 8", "f(3) == 9"], set()),
+        (["f('a') == 'xq'", "f('xq') == 'a'"], {1}),
+        (["f('a') == 'xq'", "f('say xq now') == 'b'", "f('c') == 'd'"], {1}),
+        (["f('a') == 'xq'", "f('b') == 'c'", "f('xq') == 'a'", "f('d') == 'e'"], {2}),
+        (["f([2, 1]) == [1, 2]", "f((1, 2, 3)) == 0"], {1}),
+        (["f([2, 1]) == [1, 2]", "f([2, 1, 2]) == 0"], {1}),
+        (["f(1) == 6", "f(16) == 2", "f(0.6) == 3", "f(6.5) == 4", "f('a6') == 5"], set()),
+        (["f(1) == 6", "f([1, 6.0]) == 2"], {1}),
+        (["f(1) == 6.0", "f(-6) == 2"], {1}),
+        (["f(1) == True", "f(True) == []", "f([]) == None", "f(None) == ''"], set()),
+        (["f(1) == 7", "f(list(range(8))) == 8", "f(2) == 9"], {1}),
+        (["f(1) == 7", "f('" + "x" * 70_000 + "') == 8", "f(2) == 9"], {1, 2}),
+    ],
+)
+def test_no_question_shows_the_answer_of_one_that_goes_out_with_it(tests: list[str], expected: set[int]) -> None:
+    as_calls = Problem("calls", "", tuple(TestCase("graded", *test.split(" == ")) for test in tests), "f")
+    assert breaks(as_calls, ("graded",)) == expected
+    as_code = Problem("code", "", (TestCase("graded", "".join(f"assert {test}\n" for test in tests), "", "code"),), "f")
+    assert breaks(as_code, ("graded",)) == expected

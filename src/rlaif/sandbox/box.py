@@ -11,7 +11,7 @@ from rlaif.errors import SandboxUnavailable
 from rlaif.sandbox.child import Ended, SpawnFailed
 from rlaif.sandbox.inside import protocol
 from rlaif.sandbox.loop import Task, Wait, run_all, run_one
-from rlaif.sandbox.lower import plan
+from rlaif.sandbox.lower import breaks, plan
 from rlaif.sandbox.programs import NeedsOneByOne, NeedsTestChild, Run
 from rlaif.sandbox.zygotes import Zygote, ZygoteGone
 from rlaif.types import Grade, Problem, Role, TestCase, TestReport, TestResult
@@ -160,11 +160,12 @@ class Sandbox:
             zygote.close()
 
     def _attempt(self, zygote: Zygote, problem: Problem, code: str, roles: tuple[Role, ...]) -> Task[TestReport]:
-        lowering, one_by_one = self._lowering, False
+        lowering, groups = self._lowering, breaks(problem, tuple(roles))
         while True:
+            steps = plan(problem, tuple(roles), lowering)
             try:
-                return (yield from Run(zygote, self.config, self.grade, problem, code, plan(problem, tuple(roles), lowering), one_by_one).report())
+                return (yield from Run(zygote, self.config, self.grade, problem, code, steps, groups).report())
             except NeedsTestChild:
                 lowering = False
             except NeedsOneByOne:
-                one_by_one = True
+                groups = None

@@ -93,7 +93,7 @@ class ChildProcess:
 
     def put(self, *questions: Any, last: bool = False) -> Task[list[int]]:
         """Send questions; their numbers, which nobody could foresee."""
-        if self.buffer or self._pending():
+        if self.buffer:  # what comes between this look and the question has no number that fits an answer
             raise Ended("tampering", "it spoke before it was asked")
         numbers = [_number(32) for _ in questions]
         data = b"".join(protocol.pack(number, ASK, question) for number, question in zip(numbers, questions, strict=True))

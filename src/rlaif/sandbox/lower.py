@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import operator
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +22,10 @@ _PURE = """range list tuple set dict frozenset str int float bool complex bytes 
 enumerate"""
 PURE = frozenset(_PURE.split())
 """Built-ins that may build an argument from literals. (A solution that patches them only changes its own question.)"""
+
+
+MOST_AT_ONCE = 2**16
+"""Characters of questions that are sent at once, where there are several."""
 
 
 class NotLiteral(ValueError):
@@ -51,6 +56,47 @@ class Step:
 def plan(problem: Problem, roles: tuple[Role, ...], lowering: bool = True) -> tuple[Step, ...]:
     """How each test with these roles will run, in order."""
     return tuple(_step(test, problem.entry_point, lowering) for test in problem.tests if test.role in roles)
+
+
+@functools.lru_cache(maxsize=8192)
+def breaks(problem: Problem, roles: tuple[Role, ...]) -> frozenset[int]:
+    """Which questions of the lowered tests, counted through, the solution must not be told before all earlier ones are answered.
+
+    `decode('b') == 'a'` tells what `encode('a')` should give. So questions go out together only as long as the answer to none stands in the text of
+    a later one, as a whole or as a part; what anyone would guess (a truth value, None, nothing) may. Where arguments are computed,
+    `list(range(3))`, the text does not show what it tells.
+    """
+    questions = [question for step in plan(problem, roles) for question in step.questions or ()]
+    found, start, size = set(), 0, 0
+    for place, question in enumerate(questions):
+        text = _bare(question.source)
+        calls = sum(isinstance(node, ast.Call) for node in ast.walk(ast.parse(question.source)))
+        size += len(text)
+        if calls > 1 or size > MOST_AT_ONCE or any(_stands_in(earlier.expected, text) for earlier in questions[start:place]):
+            found.add(place)
+            start, size = place, len(text)
+    return frozenset(found)
+
+
+def _bare(text: str) -> str:
+    """Without spaces and with brackets of one kind: (1, 2) and [1, 2] tell the same."""
+    return text.translate(_BARE)
+
+
+_BARE = str.maketrans("(){}", "[][]", " ")
+
+
+def _stands_in(answer: Any, text: str) -> bool:
+    if answer is None or isinstance(answer, bool):
+        return False
+    if isinstance(answer, float) and answer.is_integer():
+        answer = int(answer)
+    bare = _bare(repr(answer)).strip("[]'\"")
+    if not bare:
+        return False
+    if isinstance(answer, int | float):  # 6 stands in 6 and in 6.0, not in 16 or 0.6
+        return re.search(rf"(?<![\w.]){re.escape(bare)}(?!\w|\.0*[1-9])", text) is not None
+    return bare in text
 
 
 def _step(test: TestCase, entry: str | None, lowering: bool) -> Step:

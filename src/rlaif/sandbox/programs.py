@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -43,13 +44,21 @@ class NeedsOneByOne(Exception):
 class Run:
     """One attempt at one program on one zygote.
 
-    A lowered program is sent all its questions with its code, so that nobody waits for anybody between them. What a wrong answer makes idle is
-    evaluated all the same, and must not count: if that takes long or ends the program, NeedsOneByOne is raised. `one_by_one` is the run after that.
+    A lowered program is sent as many questions at once as tell nothing of each other's answers, so that nobody waits for anybody between them. What a
+    wrong answer makes idle is evaluated all the same, and must not count: if that takes long or ends the program, NeedsOneByOne is raised.
     """
 
     def __init__(
-        self, zygote: Zygote, config: SandboxConfig, grade: Grade, problem: Problem, code: str, steps: tuple[Step, ...], one_by_one: bool = False
+        self,
+        zygote: Zygote,
+        config: SandboxConfig,
+        grade: Grade,
+        problem: Problem,
+        code: str,
+        steps: tuple[Step, ...],
+        breaks: frozenset[int] | None = None,
     ) -> None:
+        """`breaks`: questions, counted through, before which all answers must be there (lower.breaks). None: one by one."""
         self.zygote, self.config, self.grade = zygote, config, grade
         self.problem, self.code, self.steps = problem, code, steps
         self.exact = problem.imported
@@ -60,7 +69,13 @@ class Run:
         self.stdout = ""
         self.memory = False
         self.loading = False
-        self.one_by_one, self.idled = one_by_one, False
+        self.breaks, self.idled = breaks, False
+        self.waiting: deque[dict[int, list[str]]] = deque()
+        """Questions that are still to be sent, by step; each dict goes at once."""
+        self.asked: deque[int] = deque()
+        """The step of each question that was sent and not yet answered."""
+        self.numbers: Iterator[int] = iter(())
+        self.lone = self.said_bye = False
         lowered = sum(step.questions is not None for step in steps)
         stdio = any(step.test.form == "stdio" for step in steps)
         self.path = "none" if stdio or not steps else "lowered" if lowered == len(steps) else "opaque" if not lowered else "mixed"
@@ -118,28 +133,29 @@ class Run:
         solution, tester = self.children_for(opaque)
         entry = self.problem.entry_point
         self.loading = True
-        questions: list[Any] = [{"preamble": self.problem.preamble, "code": self.code, "entry": entry}]
-        at_once = not opaque and not self.one_by_one
-        if at_once:
-            questions.append({"op": "evals", "x": [[one.source for one in step.questions] for step in self.steps if step.questions is not None]})
+        job = {"preamble": self.problem.preamble, "code": self.code, "entry": entry}
+        self.lone = not opaque
+        self._line_up(None if opaque else self.breaks)
         try:
-            numbers = yield from solution.put(*questions, last=at_once)
+            if opaque or self.breaks is None or not self.waiting:
+                (number,) = yield from solution.put(job)
+            else:
+                number, first = yield from solution.put(job, self._next_group(), last=self.said_bye)
+                self.numbers = itertools.count(first)
             self.zygote.prepare(self.limits, opaque)  # it forks the next program's children while this one's work
-            loaded = yield from solution.hear(numbers[0])
+            loaded = yield from solution.hear(number)
         except protocol.Oversize:
             raise Ended("syntax_error", "the code is too large") from None
         if "ok" not in loaded:
             bad = loaded.get("bad")
             known = ("syntax_error", "missing_entry_point", "load_error", "memory", "early_exit")
             raise Ended(bad if bad in known else "tampering", str(loaded.get("text", ""))[: protocol.MAX_TEXT])
-        answers = itertools.count(numbers[1]) if at_once else None
         self.loading = briefed = False
-        said_bye = at_once
-        for step in self.steps:
+        for index, step in enumerate(self.steps):
             if step.error:
                 self.results.append(TestResult(step.test, False, None, f"broken test: {step.error}"))
             elif step.questions is not None:
-                self.results.append((yield from self._lowered(solution, step, step.questions, answers)))
+                self.results.append((yield from self._lowered(solution, index, step, step.questions)))
             else:
                 assert tester is not None
                 if not briefed:
@@ -151,36 +167,67 @@ class Run:
             yield from tester.say_bye()
             yield from solution.say_bye()
             yield from tester.bye(True)
-            said_bye = True
-        self.stdout = yield from solution.bye(said_bye)
+            self.said_bye = True
+        self.stdout = yield from solution.bye(self.said_bye)
 
-    def _lowered(self, solution: ChildProcess, step: Step, questions: tuple[Question, ...], answers: Iterator[int] | None) -> Task[TestResult]:
-        """`answers`: numbers of the answers to questions that were sent already."""
+    def _line_up(self, breaks: frozenset[int] | None) -> None:
+        """Fill `waiting`."""
+        places = itertools.count()
+        for index, step in enumerate(self.steps):
+            for question in step.questions or ():
+                place = next(places)
+                if breaks is None or place in breaks or not self.waiting:
+                    self.waiting.append({})
+                self.waiting[-1].setdefault(index, []).append(question.source)
+
+    def _next_group(self) -> dict[str, Any]:
+        """The next questions to send; they count as asked. If they are the last and nobody else asks, BYE is to go along."""
+        group = self.waiting.popleft()
+        self.asked.extend(index for index, sources in group.items() for _ in sources)
+        self.said_bye = self.lone and not self.waiting
+        return {"op": "evals", "x": list(group.values())}
+
+    def _answer(self, solution: ChildProcess, patience_s: float | None = None) -> Task[Any]:
+        """The answer to the next question, which is sent now if it was not before. None if it takes longer than `patience_s`."""
+        if not self.asked:
+            group = self._next_group()
+            (first,) = yield from solution.put(group, last=self.said_bye)
+            self.numbers = itertools.count(first)
+        self.asked.popleft()
+        return (yield from solution.hear(next(self.numbers), patience_s))
+
+    def _lowered(self, solution: ChildProcess, index: int, step: Step, questions: tuple[Question, ...]) -> Task[TestResult]:
         tree: Any = None
-        for position, question in enumerate(questions):
-            if answers is None:
-                reply = yield from solution.ask({"op": "eval", "x": question.source})
-            else:
-                reply = yield from solution.hear(next(answers))
+        for question in questions:
+            reply = yield from self._answer(solution)
             if "v" not in reply:
+                self._forget(index)
                 return TestResult(step.test, False, None, self._error(reply))
             tree = reply["v"]
             if not self._holds(question, tree):
                 shown = compare.show(tree)
-                if answers is not None:
-                    yield from self._idle(solution, answers, len(questions) - position - 1)
+                yield from self._idle(solution, index)
                 return TestResult(step.test, False, shown, None if len(questions) == 1 else f"{question.source[:200]} gave {shown}")
         return TestResult(step.test, True, compare.show(tree), None)
 
-    def _idle(self, solution: ChildProcess, answers: Iterator[int], count: int) -> Task[None]:
-        """Hear the rest of a test that has failed; after an error there are no more, as its questions end there."""
-        for _ in range(count):
+    def _idle(self, solution: ChildProcess, index: int) -> Task[None]:
+        """Hear the rest of what was asked for a test that has failed."""
+        while self.asked and self.asked[0] == index:
             self.idled = True
-            reply = yield from solution.hear(next(answers), IDLE_S)
+            reply = yield from self._answer(solution, IDLE_S)
             if reply is None:
                 raise NeedsOneByOne
             if "v" not in reply:
-                return
+                break
+        self._forget(index)
+
+    def _forget(self, index: int) -> None:
+        """A test has failed: no more is asked for it, and an error has ended what was."""
+        while self.asked and self.asked[0] == index:
+            self.asked.popleft()
+        for group in self.waiting:
+            group.pop(index, None)
+        self.waiting = deque(group for group in self.waiting if group)
 
     def _holds(self, question: Question, tree: Any) -> bool:
         """The verdict on one answer."""

@@ -45,9 +45,12 @@ class Oversize(Broken):
     """A frame longer than MAX_FRAME."""
 
 
+_as_json = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` would make an encoder each time
+
+
 def pack(number: int, kind: int, obj: Any) -> bytes:
     """One frame. Raises Oversize."""
-    payload = json.dumps(obj, separators=(",", ":")).encode("ascii")
+    payload = _as_json(obj).encode("ascii")
     if len(payload) > MAX_FRAME:
         raise Oversize(f"{len(payload)} bytes")
     return FRAME.pack(len(payload), number & 0xFFFFFFFF, kind) + payload
