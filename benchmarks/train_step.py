@@ -79,9 +79,7 @@ def spread(values: list[float]) -> str:
 def compare(args: argparse.Namespace, dtype: str) -> dict[str, Any]:
     """Both sides in alternation."""
     trials: dict[str, float] = {}
-    for setting in TRL_SETTINGS[dtype]:
-        if args.trl_setting and setting != args.trl_setting:
-            continue
+    for setting in () if args.trl_setting else TRL_SETTINGS[dtype]:
         try:
             worker = Worker(args, "trl", dtype, setting)
             worker.ask()  # warm-up
@@ -89,9 +87,9 @@ def compare(args: argparse.Namespace, dtype: str) -> dict[str, Any]:
             worker.close()
         except SystemExit as ended:  # out of memory, most likely: one setting less
             print(f"{setting}: {ended}", file=sys.stderr, flush=True)
-    if not trials:
+    if not trials and not args.trl_setting:
         raise SystemExit(f"TRL took no step in {dtype}")
-    best = min(trials, key=trials.get)
+    best = args.trl_setting or min(trials, key=trials.get)
     sides = {"ours": Worker(args, "ours", dtype), "trl": Worker(args, "trl", dtype, best)}
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for worker in sides.values():
@@ -146,7 +144,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"], choices=["bfloat16", "float32"])
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--trl-setting", default=None, help="try this one only")
+    parser.add_argument(
+        "--trl-setting",
+        default=None,
+        choices=sorted({name for tried in TRL_SETTINGS.values() for name in tried}),
+        help="take this one and try no other",
+    )
     parser.add_argument("--sweep", action="store_true")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--json", action="store_true")

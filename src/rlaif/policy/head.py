@@ -17,6 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 CHUNK_BYTES = 96 * 2**20
 """Size of one chunk of float32 logits."""
+CACHE_BYTES = 4 * 2**20
+"""Size of the part of it that is worked on at a time."""
 KEEP_BYTES = 2**29
 """Probabilities of one micro-batch that may be kept from the forward to the backward pass."""
 
@@ -72,20 +74,24 @@ class _LinearLogps(torch.autograd.Function):
         prob_NV = hidden_ND.new_empty(len(hidden_ND), len(weight_VD), dtype=backward_dtype) if keep else None
         weight_DV = weight_VD.float().t()
         buffer = hidden_ND.new_empty(min(rows, len(hidden_ND)), len(weight_VD))
+        few = max(1, CACHE_BYTES // (4 * len(weight_VD)))
+        spare_fV = hidden_ND.new_empty(min(few, len(hidden_ND)) if with_entropy else 0, len(weight_VD))
         for start in range(0, len(hidden_ND), rows):
             hidden_nD, target_n = hidden_ND[start : start + rows], target_N[start : start + rows]
-            logits_nV = torch.mm(hidden_nD, weight_DV, out=buffer[: len(hidden_nD)])
-            # in place, and log p by the same operations with and without the entropy: the bits must not depend on what else is asked for
-            chosen_n, highest_n1 = logits_nV.gather(1, target_n[:, None])[:, 0], logits_nV.amax(-1, keepdim=True)
-            logits_nV.sub_(highest_n1)
-            exp_nV = logits_nV.exp() if with_entropy else logits_nV.exp_()
-            sum_n = exp_nV.sum(-1)
-            logps.append(chosen_n - highest_n1[:, 0] - sum_n.log())
-            if with_entropy:
-                entropies.append(sum_n.log() - torch.linalg.vecdot(exp_nV, logits_nV) / sum_n)
-            if prob_NV is not None:
-                torch.div(exp_nV, sum_n[:, None], out=exp_nV)
-                prob_NV[start : start + rows] = exp_nV
+            chunk_nV = torch.mm(hidden_nD, weight_DV, out=buffer[: len(hidden_nD)])
+            # the product is best large, and what follows goes over it many times: a few rows at a time stay in the cache meanwhile
+            for row in range(0, len(chunk_nV), few):
+                logits_fV, target_f = chunk_nV[row : row + few], target_n[row : row + few]
+                # in place, and log p by the same operations with and without the entropy: the bits must not depend on what else is asked for
+                chosen_f, highest_f1 = logits_fV.gather(1, target_f[:, None])[:, 0], logits_fV.amax(-1, keepdim=True)
+                logits_fV.sub_(highest_f1)
+                exp_fV = torch.exp(logits_fV, out=spare_fV[: len(target_f)]) if with_entropy else logits_fV.exp_()
+                sum_f = exp_fV.sum(-1)
+                logps.append(chosen_f - highest_f1[:, 0] - sum_f.log())
+                if with_entropy:
+                    entropies.append(sum_f.log() - logits_fV.mul_(exp_fV).sum(-1) / sum_f)
+                if prob_NV is not None:
+                    torch.div(exp_fV, sum_f[:, None], out=prob_NV[start + row : start + row + len(target_f)])
         logp_N = torch.cat(logps)
         entropy_N = torch.cat(entropies) if with_entropy else logp_N.new_zeros(0)
         ctx.save_for_backward(hidden_ND, weight_VD, target_N, entropy_N)
