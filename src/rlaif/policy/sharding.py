@@ -58,7 +58,7 @@ def run_gathered(root: Shards, compute: Callable[[], tuple[Tensor | None, ...]])
     """`compute()` with the weights at hand; tensors of its tuple may be differentiated. All processes must call it together."""
     result = root(compute)
     if not torch.is_grad_enabled():
-        root.reshard()  # FSDP does that in the backward pass, and the next one to ask must not get weights from before a step
+        root.reshard()  # as FSDP does after a backward pass: else what stands outside the layers would stay whole, and stale after a step
     return result
 
 
