@@ -160,12 +160,12 @@ class Sandbox:
             zygote.close()
 
     def _attempt(self, zygote: Zygote, problem: Problem, code: str, roles: tuple[Role, ...]) -> Task[TestReport]:
-        lowering, groups = self._lowering, breaks(problem, tuple(roles))
+        lowering, apart = self._lowering, breaks(problem, tuple(roles))
         while True:
             steps = plan(problem, tuple(roles), lowering)
             try:
-                return (yield from Run(zygote, self.config, self.grade, problem, code, steps, groups).report())
+                return (yield from Run(zygote, self.config, self.grade, problem, code, steps, apart).report())
             except NeedsTestChild:
                 lowering = False
             except NeedsOneByOne:
-                groups = None
+                apart = None

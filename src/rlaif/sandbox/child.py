@@ -86,13 +86,13 @@ class ChildProcess:
         self.buffer = b""
 
     # -- frames --------------------------------------------------------------------------------------------------------
-    def ask(self, question: Any, last: bool = False) -> Task[Any]:
-        """Send one question, return the answer. Raises Ended, ZygoteGone or SpawnFailed. `last`: BYE goes along with it."""
-        (number,) = yield from self.put(question, last=last)
+    def ask(self, question: Any) -> Task[Any]:
+        """Send one question, return the answer. Raises Ended, ZygoteGone or SpawnFailed."""
+        (number,) = yield from self.put(question)
         return (yield from self.hear(number))
 
     def put(self, *questions: Any, last: bool = False) -> Task[list[int]]:
-        """Send questions; their numbers, which nobody could foresee."""
+        """Send questions; their numbers, which nobody could foresee. `last`: BYE goes along with them."""
         if self.buffer:  # what comes between this look and the question has no number that fits an answer
             raise Ended("tampering", "it spoke before it was asked")
         numbers = [_number(32) for _ in questions]

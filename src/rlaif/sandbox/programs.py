@@ -75,7 +75,7 @@ class Run:
         self.asked: deque[int] = deque()
         """The step of each question that was sent and not yet answered."""
         self.numbers: Iterator[int] = iter(())
-        self.lone = self.said_bye = False
+        self.said_bye = False
         lowered = sum(step.questions is not None for step in steps)
         stdio = any(step.test.form == "stdio" for step in steps)
         self.path = "none" if stdio or not steps else "lowered" if lowered == len(steps) else "opaque" if not lowered else "mixed"
@@ -134,10 +134,11 @@ class Run:
         entry = self.problem.entry_point
         self.loading = True
         job = {"preamble": self.problem.preamble, "code": self.code, "entry": entry}
-        self.lone = not opaque
-        self._line_up(None if opaque else self.breaks)
+        if tester is not None:
+            self.breaks = None  # the test child asks in between
+        self._line_up()
         try:
-            if opaque or self.breaks is None or not self.waiting:
+            if self.breaks is None or not self.waiting:
                 (number,) = yield from solution.put(job)
             else:
                 number, first = yield from solution.put(job, self._next_group(), last=self.said_bye)
@@ -170,13 +171,13 @@ class Run:
             self.said_bye = True
         self.stdout = yield from solution.bye(self.said_bye)
 
-    def _line_up(self, breaks: frozenset[int] | None) -> None:
+    def _line_up(self) -> None:
         """Fill `waiting`."""
         places = itertools.count()
         for index, step in enumerate(self.steps):
             for question in step.questions or ():
                 place = next(places)
-                if breaks is None or place in breaks or not self.waiting:
+                if self.breaks is None or place in self.breaks or not self.waiting:
                     self.waiting.append({})
                 self.waiting[-1].setdefault(index, []).append(question.source)
 
@@ -184,7 +185,7 @@ class Run:
         """The next questions to send; they count as asked. If they are the last and nobody else asks, BYE is to go along."""
         group = self.waiting.popleft()
         self.asked.extend(index for index, sources in group.items() for _ in sources)
-        self.said_bye = self.lone and not self.waiting
+        self.said_bye = len(self.children) == 1 and not self.waiting
         return {"op": "evals", "x": list(group.values())}
 
     def _answer(self, solution: ChildProcess, patience_s: float | None = None) -> Task[Any]:
