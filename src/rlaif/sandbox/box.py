@@ -19,8 +19,8 @@ from rlaif.types import Grade, Problem, Role, TestCase, TestReport, TestResult
 _NUMPY = re.compile(r"\bnumpy\b")
 SHARED_ATTEMPTS, LONE_ATTEMPTS = 3, 4
 """Tries on the common zygote, then on one that runs nothing else."""
-MAX_SPARES = 2
-"""Processes kept forked in advance on each zygote. More would help only a machine whose zygote is slower than its workers together."""
+MAX_SPARES = 4
+"""Processes kept forked in advance on each zygote. With eight, a zygote forks for so long at a time that nobody buries the dead meanwhile."""
 STRONG = ("rlimits", "session", "no_new_privs", "non_dumpable", "seccomp", "landlock")
 
 
@@ -49,7 +49,7 @@ class Sandbox:
         self.config = config or SandboxConfig()  # pyright: ignore[reportCallIssue]  (pydantic's Field defaults)
         self._without = _without
         self._lowering = _lowering
-        spares = min(self.config.workers, MAX_SPARES)
+        spares = min(2 * self.config.workers, MAX_SPARES)
         self._common = Zygote(without=_without, spares=spares)
         self._numpy = Zygote(numpy=True, without=_without, spares=spares)
         try:
@@ -121,7 +121,7 @@ class Sandbox:
 
     # -- one program ---------------------------------------------------------------------------------------------------
     def _zygote(self, *texts: str) -> Zygote:
-        return self._numpy if any(_NUMPY.search(text) for text in texts) else self._common
+        return self._numpy if any("numpy" in text and _NUMPY.search(text) for text in texts) else self._common
 
     def _program(self, job: Job) -> Task[TestReport]:
         problem, code, roles = job

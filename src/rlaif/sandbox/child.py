@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import signal
 import socket
@@ -47,10 +46,10 @@ class Family:
     def _left_s(self) -> float:
         return min(self.blocked_s + self.active_s, self.most_s) - self.waited_s
 
-    def wait(self, fd: int, events: int) -> Task[bool]:
+    def wait(self, fd: int, events: int, over: bool = False) -> Task[bool]:
         """True once the descriptor is ready, False when the time is up. Raises ZygoteGone."""
         while True:
-            wait = Wait(((fd, events),), max(0.0, self._left_s()))
+            wait = Wait(((fd, events),), max(0.0, self._left_s()), over)
             ready = yield wait
             self.waited_s += wait.spent_s
             if ready:
@@ -68,7 +67,6 @@ class Exit:
 
     status: int
     cpu_s: float
-    max_rss_kib: int
     reason: int
     errno: int
 
@@ -125,7 +123,7 @@ class ChildProcess:
         number, kind, reply = (yield from self._frame()) or (0, 0, None)
         if number != 0 or kind != BYE or type(reply) is not dict:
             raise Ended("tampering", "it sent a frame that nobody asked for")
-        exit_ = yield from self.ended()
+        exit_ = yield from self.ended(over=True)
         if self.buffer or self._pending() or exit_.status != 0:
             raise Ended("tampering", "it went on after the last answer")
         text = reply.get("out", "")
@@ -168,7 +166,7 @@ class ChildProcess:
                     continue
                 self.buffer = data[need:]
                 try:
-                    return header[1], header[2], json.loads(data[FRAME.size : need].decode("ascii"))
+                    return header[1], header[2], protocol.parse(data[FRAME.size : need])
                 except (ValueError, RecursionError):
                     raise Ended("tampering", "it sent a frame that is not JSON") from None
             if patience_s is not None:
@@ -188,9 +186,9 @@ class ChildProcess:
             have += len(chunk)
 
     # -- death ---------------------------------------------------------------------------------------------------------
-    def ended(self, kill: bool = False, grace_s: float | None = None) -> Task[Exit]:
-        """Wait for the zygote's word that it is dead and reaped; after `grace_s` kill it. Raises ZygoteGone if the zygote is dead itself,
-        SpawnFailed if the child never lived."""
+    def ended(self, kill: bool = False, grace_s: float | None = None, over: bool = False) -> Task[Exit]:
+        """Wait for the zygote's word that it is dead and reaped; after `grace_s` kill it. `over`: it has said its last word, and needs no worker.
+        Raises ZygoteGone if the zygote is dead itself, SpawnFailed if the child never lived."""
         while self.exit is None:
             if kill:
                 with contextlib.suppress(OSError):
@@ -199,7 +197,7 @@ class ChildProcess:
             elif grace_s is not None:
                 yield from self._record(grace_s, sure=False)
                 kill = True
-            elif (yield from self.family.wait(self.status.fileno(), READ)):
+            elif (yield from self.family.wait(self.status.fileno(), READ, over)):
                 yield from self._record(KILL_GRACE_S)
             else:
                 kill = True
@@ -234,10 +232,10 @@ class ChildProcess:
                 self.zygote.lost(self.started)
                 raise ZygoteGone("the zygote died")
             data += chunk
-        status, cpu_us, other, reason, errno = protocol.EXIT.unpack(data)
+        status, cpu_us, queued_us, reason, errno = protocol.EXIT.unpack(data)
         if reason == protocol.REASON_ALIVE:
-            return (cpu_us + other) / 1e6
-        self.exit = Exit(status, cpu_us / 1e6, other, reason, errno)
+            return (cpu_us + queued_us) / 1e6
+        self.exit = Exit(status, cpu_us / 1e6, reason, errno)
         if reason == protocol.REASON_SPAWN_FAILED:
             raise SpawnFailed(f"fork failed with errno {errno}")
         return None

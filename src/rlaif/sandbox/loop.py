@@ -16,12 +16,15 @@ READ, WRITE = select.POLLIN, select.POLLOUT
 
 
 class Wait:
-    """Resume when one of `fds` (descriptor, READ or WRITE) is ready, or after `patience_s`. `spent_s`: set on resuming, how long it was."""
+    """Resume when one of `fds` (descriptor, READ or WRITE) is ready, or after `patience_s`. `spent_s`: set on resuming, how long it was.
 
-    __slots__ = ("fds", "patience_s", "spent_s", "until")
+    `over`: the work is done and only its end is awaited, so that the task holds no worker meanwhile.
+    """
 
-    def __init__(self, fds: tuple[tuple[int, int], ...], patience_s: float) -> None:
-        self.fds, self.patience_s = fds, patience_s
+    __slots__ = ("fds", "over", "patience_s", "spent_s", "until")
+
+    def __init__(self, fds: tuple[tuple[int, int], ...], patience_s: float, over: bool = False) -> None:
+        self.fds, self.patience_s, self.over = fds, patience_s, over
         self.until = self.spent_s = 0.0
 
 
@@ -49,6 +52,9 @@ def run_all(jobs: Iterable[Any], start: Callable[[Any], Task[T]], workers: int) 
     def clock() -> float:
         return time.monotonic() - away_s
 
+    def free() -> bool:
+        return len(live) - sum(wait.over for wait in waits.values()) < workers and len(live) < 2 * workers and len(order) < 4 * workers
+
     def advance(key: int, ready: list[int] | None) -> None:
         try:
             wait = next(live[key]) if ready is None else live[key].send(ready)
@@ -64,7 +70,7 @@ def run_all(jobs: Iterable[Any], start: Callable[[Any], Task[T]], workers: int) 
 
     try:
         while True:
-            while not exhausted and len(live) < workers and len(order) < 4 * workers:
+            while not exhausted and free():
                 try:
                     job = next(source)
                 except StopIteration:
@@ -83,7 +89,7 @@ def run_all(jobs: Iterable[Any], start: Callable[[Any], Task[T]], workers: int) 
                 if exhausted and not order:
                     return
                 continue
-            if len(live) < workers and not exhausted and len(order) < 4 * workers:
+            if not exhausted and free():
                 continue
             soonest = min(wait.until for wait in waits.values())
             ready: dict[int, list[int]] = {}

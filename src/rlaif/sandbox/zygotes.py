@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,13 @@ from rlaif.sandbox import bubblewrap, seatbelt
 from rlaif.sandbox.inside import protocol
 
 START_TIMEOUT_S = 30.0
-ENVIRONMENT = {"LANG": "C.UTF-8", "TZ": "UTC", "TMPDIR": ".", "HOME": "."}
+ENVIRONMENT = {"LANG": "C.UTF-8", "TZ": "UTC", "TMPDIR": ".", "HOME": ".", "LD_BIND_NOW": "1"}
 ENVIRONMENT |= {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # or address space runs out
 BOOT = Path(__file__).parent / "inside" / "boot.py"
 
+
+HAS_STATUS = 0
+"""The place of the status socket among a child's descriptors: the first, and no bit of its own, for every child has one."""
 
 SPARE_AGE_S = 10.0
 """A child that has waited longer is not used: what it was given at its birth (the limit on threads, say) may be out of date."""
@@ -90,8 +93,8 @@ class Hatched:
 class Zygote:
     """One zygote process and its control socket. Thread-safe; `starts` counts restarts.
 
-    `spares` children (a solution child, or one with its test child) are kept forked and locked down in advance, so that the
-    next program need not wait for that. Each still runs one program only.
+    Up to `spares` processes (solution children, or half as many with a test child each) are kept forked and locked down in advance,
+    so that the next program need not wait for that. Each still runs one program only.
     """
 
     def __init__(self, *, numpy: bool = False, without: frozenset[str] = frozenset(), spares: int = 0) -> None:
@@ -174,49 +177,56 @@ class Zygote:
 
         Raises ZygoteGone or SandboxUnavailable.
         """
-        with self.lock:
-            status = self._spawn(kind, fds, limits)
-            return status, self.starts
-
-    def _spawn(self, kind: int, fds: dict[int, int], limits: Limits) -> socket.socket:
         ours, theirs = socket.socketpair()
-        record = protocol.SPAWN.pack(kind, sum(fds), 0, int(limits.cpu_s * 1000), limits.memory, limits.fsize, 0)
-        with theirs:
+        with self.lock, theirs:
             try:
-                if self.control is None:
-                    self._start()
-                assert self.control is not None
-                socket.send_fds(self.control, [record], [theirs.fileno(), *(fds[bit] for bit in sorted(fds))])
-            except OSError as error:
-                self._stop()
-                ours.close()
-                raise ZygoteGone(str(error)) from None
+                self._send([(kind, {HAS_STATUS: theirs.fileno()} | fds)], limits)
             except BaseException:
                 ours.close()
                 raise
-        ours.setblocking(False)
-        return ours
+            ours.setblocking(False)
+            return ours, self.starts
 
-    def _with_channel(self, kind: int, fds: dict[int, int], limits: Limits) -> tuple[socket.socket, socket.socket]:
-        channel, theirs = socket.socketpair()
+    def _send(self, wishes: list[tuple[int, dict[int, int]]], limits: Limits) -> None:
+        """One message to the zygote, which is started if need be: kinds of children, and their descriptors by bit."""
+        records = [protocol.SPAWN.pack(kind, sum(fds), 0, int(limits.cpu_s * 1000), limits.memory, limits.fsize, 0) for kind, fds in wishes]
         try:
-            with theirs:
-                return self._spawn(kind, {protocol.HAS_CHANNEL: theirs.fileno()} | fds, limits), channel
-        except BaseException:
-            channel.close()
-            raise
+            if self.control is None:
+                self._start()
+            assert self.control is not None
+            socket.send_fds(self.control, [b"".join(records)], [fds[bit] for _, fds in wishes for bit in sorted(fds)])
+        except OSError as error:
+            self._stop()
+            raise ZygoteGone(str(error)) from None
 
-    def _hatch(self, limits: Limits, tester: bool) -> Hatched:
-        status, channel = self._with_channel(protocol.KIND_SOLUTION, {}, limits)
-        second = None
-        try:
-            if tester:
-                second = self._with_channel(protocol.KIND_TEST, {protocol.HAS_PEER: channel.fileno()}, limits)
-        except BaseException:
-            status.close()
-            channel.close()
-            raise
-        return Hatched(limits, time.monotonic(), status, channel, second)
+    def _hatch(self, limits: Limits, tester: bool, count: int) -> list[Hatched]:
+        """So many fresh children (or pairs of them) with one message. Raises ZygoteGone or SandboxUnavailable."""
+        out: list[Hatched] = []
+        wishes: list[tuple[int, dict[int, int]]] = []
+        with contextlib.ExitStack() as theirs:
+
+            def pair() -> tuple[socket.socket, int]:
+                here, there = socket.socketpair()
+                return here, theirs.enter_context(there).fileno()
+
+            try:
+                for _ in range(count):
+                    (status, status_fd), (channel, channel_fd) = pair(), pair()
+                    status.setblocking(False)
+                    wishes.append((protocol.KIND_SOLUTION, {HAS_STATUS: status_fd, protocol.HAS_CHANNEL: channel_fd}))
+                    out.append(Hatched(limits, time.monotonic(), status, channel, None))
+                    if tester:
+                        (status, status_fd), (own, own_fd) = pair(), pair()
+                        status.setblocking(False)
+                        fds = {HAS_STATUS: status_fd, protocol.HAS_CHANNEL: own_fd, protocol.HAS_PEER: channel.fileno()}
+                        wishes.append((protocol.KIND_TEST, fds))
+                        out[-1] = replace(out[-1], tester=(status, own))
+                self._send(wishes, limits)
+            except BaseException:
+                for hatched in out:
+                    hatched.close()
+                raise
+        return out
 
     def take(self, limits: Limits, tester: bool) -> tuple[Hatched, int]:
         """Fresh children for one program, and which start of the zygote they belong to. Raises ZygoteGone or SandboxUnavailable."""
@@ -227,13 +237,14 @@ class Zygote:
                 if spare.limits == limits and spare.usable(now):
                     return spare, self.starts
                 spare.close()
-            return self._hatch(limits, tester), self.starts
+            return self._hatch(limits, tester, 1)[0], self.starts
 
     def prepare(self, limits: Limits, tester: bool) -> None:
-        """Fork in advance what the next program of this kind will need. Best called while the zygote has nothing else to do."""
+        """Fork in advance what the next programs of this kind will need, several at once. Best called while the zygote has nothing else to do."""
         with self.lock, contextlib.suppress(ZygoteGone, SandboxUnavailable, OSError):  # whoever needs it will be told
-            if self.control is not None and len(self.waiting[tester]) < self.spares and caged(self.hello["layers"]):
-                self.waiting[tester].append(self._hatch(limits, tester))
+            waiting, most = self.waiting[tester], self.spares // 2 if tester else self.spares
+            if self.control is not None and len(waiting) <= most // 2 < most and caged(self.hello["layers"]):
+                waiting += self._hatch(limits, tester, most - len(waiting))
 
     def drop_spares(self) -> None:
         """End the children that wait for a program."""

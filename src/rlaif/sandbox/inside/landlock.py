@@ -1,7 +1,8 @@
 """Which files a program may open: the standard library, a few devices, and its own scratch folder if it has one.
 
 The folders of installed packages often lie inside the standard library's own, and a package may hold problem files with
-their expected values; so every entry of the library is granted by itself, and those folders are not.
+their expected values. Where they cannot be covered, every entry of the library is granted by itself, and those folders are
+not; that is some two hundred rules, which the kernel copies for every child.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import ctypes
 import os
 import sysconfig
 
+from . import native
+
 CREATE, ADD_RULE, RESTRICT = 444, 445, 446  # the same on both machines
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8
-LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "idlelib", "ensurepip", "tkinter", "turtledemo", "lib2to3"})
+PACKAGES = ("site-packages", "dist-packages")
+LEFT_OUT = frozenset({*PACKAGES, "test", "idlelib", "ensurepip", "tkinter", "turtledemo", "lib2to3"})
 READABLE = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/usr/share/zoneinfo")
 
 libc = ctypes.CDLL(None, use_errno=True)
-_syscall = ctypes.CDLL(None, use_errno=True).syscall  # a second one, for its own argument types
-_syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_long)
 
 
 class _Ruleset(ctypes.Structure):
@@ -45,8 +47,8 @@ def library_entries() -> list[str]:
     return [entry.path for folder in library_folders() for entry in os.scandir(folder) if entry.name not in LEFT_OUT]
 
 
-def ruleset(extra: list[str], scratch: str | None) -> int:
-    """A descriptor of the rules. Raises OSError where the kernel has no Landlock."""
+def ruleset(extra: list[str], scratch: str | None, covered: bool) -> int:
+    """A descriptor of the rules. `covered`: no package can be seen in the library's folders. Raises OSError where the kernel has no Landlock."""
     version = abi()
     if not version:
         raise OSError("no Landlock")
@@ -58,7 +60,7 @@ def ruleset(extra: list[str], scratch: str | None) -> int:
     rules = libc.syscall(CREATE, ctypes.byref(attributes), ctypes.c_size_t(size), 0)
     if rules < 0:
         raise OSError(ctypes.get_errno(), "landlock_create_ruleset")
-    for path in [*library_entries(), *READABLE, *extra]:
+    for path in [*(library_folders() if covered else library_entries()), *READABLE, *extra]:
         _allow(rules, path, (READ_FILE | READ_DIR) if os.path.isdir(path) else READ_FILE | (WRITE_FILE if path == "/dev/null" else 0))
     if scratch:
         _allow(rules, scratch, everything & ~(EXECUTE | (1 << 6) | (1 << 9) | (1 << 10) | (1 << 11) | (1 << 12)))  # no devices, sockets, links
@@ -78,7 +80,6 @@ def _allow(rules: int, path: str, access: int) -> None:
         raise OSError(number, f"landlock_add_rule {path}")
 
 
-def restrict(rules: int) -> None:
-    """Bind this process to the rules for good. Needs no_new_privs. Raises OSError."""
-    if _syscall(RESTRICT, rules, 0) != 0:
-        raise OSError(ctypes.get_errno(), "landlock_restrict_self")
+def restriction(rules: int) -> native.Call:
+    """What binds a process to the rules for good. Needs no_new_privs."""
+    return native.call("syscall", RESTRICT, rules, 0)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import resource
 import signal
 import sys
 from typing import Any
 
-from . import landlock, seccomp
+from . import landlock, limits, native, seccomp
 
 PARALLEL = os.cpu_count() or 1
 """A program's threads can burn this many CPU seconds a second, so its clock is looked at that much sooner."""
@@ -22,7 +21,7 @@ PARALLEL = os.cpu_count() or 1
 LINUX = sys.platform == "linux"
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_CHILD_SUBREAPER = 1, 4, 38, 36
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWNET = 0x20000, 0x4000000, 0x8000000, 0x40000000
-MS_NOSUID_NODEV_NOEXEC, MS_REC_PRIVATE, MS_BIND, MNT_DETACH = 14, 0x44000, 0x1000, 2
+MS_RDONLY, MS_NOSUID_NODEV_NOEXEC, MS_REC_PRIVATE, MS_BIND_REC, MNT_DETACH = 1, 14, 0x44000, 0x5000, 2
 MAX_OPEN_FILES = 64
 MAX_THREADS = 256
 SCRATCH_OPTIONS = "size=16m,nr_inodes=512,mode=700"
@@ -33,31 +32,16 @@ UIDS_EACH, UID_BLOCKS = 64, 67
 SHM = "/dev/shm"
 
 libc = ctypes.CDLL(None, use_errno=True)
-if LINUX:
-    _prctl = libc.prctl
-    _prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+
+
+def _prctl(option: int, value: int) -> native.Call:
+    return native.call("prctl", option, value, 0, 0, 0)
 
 
 def prctl(option: int, value: int) -> bool:
     """True if the kernel agreed."""
-    return _prctl(option, value, 0, 0, 0) == 0
-
-
-def _limit(name: str, soft: int, hard: int | None = None) -> None:
-    number = getattr(resource, name, None)
-    if number is None:
-        return
-    _, ceiling = resource.getrlimit(number)
-    hard = soft if hard is None else hard
-    if ceiling != resource.RLIM_INFINITY:
-        hard = min(hard, ceiling)
-    with contextlib.suppress(ValueError, OSError):  # macOS refuses some of them
-        resource.setrlimit(number, (min(soft, hard), hard))
-
-
-def _ceiling(number: int) -> int:
-    _, hard = resource.getrlimit(number)
-    return 2**62 if hard == resource.RLIM_INFINITY else hard
+    function, words = _prctl(option, value)
+    return function(*words) == 0
 
 
 def _read(path: str) -> str:
@@ -66,24 +50,6 @@ def _read(path: str) -> str:
             return stream.read().strip()
     except OSError:
         return ""
-
-
-def share_text_pages() -> None:
-    """Make the kernel copy the page tables of the interpreter's code on fork, instead of letting every child fault it in again.
-
-    It does so for a mapping that has had a private write; so one byte of each is rewritten with itself.
-    """
-    if not LINUX:
-        return
-    for line in _read("/proc/self/maps").splitlines():
-        fields = line.split()
-        if len(fields) < 6 or fields[1] != "r-xp" or not fields[5].startswith("/"):
-            continue
-        low, high = (int(part, 16) for part in fields[0].split("-"))
-        start, length = ctypes.c_void_p(low), ctypes.c_size_t(high - low)
-        if libc.mprotect(start, length, 7) == 0:
-            ctypes.memmove(low, ctypes.string_at(low, 1), 1)
-            libc.mprotect(start, length, 5)
 
 
 def _mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None) -> bool:
@@ -101,40 +67,42 @@ def drop_capabilities() -> None:
 
 
 class Jail:
-    """The layers of this machine. Lives in Z; `enter` runs in the child."""
+    """The layers of this machine. Lives in Z, and so does all of it but the calls that it prepares for a child."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self.options = options
+        self.zygote = os.getpid()
         self.off = set(options["without"])
         self.root = os.geteuid() == 0
         self.first_uid = FIRST_UID + options["block"] % UID_BLOCKS * UIDS_EACH
         self.layers: dict[str, bool] = {"rlimits": True, "session": True}
         self.own_uid = LINUX and self.root and "own_uid" not in self.off and self._can_change_uid()
         self.mounts = LINUX and self.root and "mounts" not in self.off and self._private_mounts()
+        self.covered = self._cover_packages()
         self.filter: seccomp.Filter | None = None
         self.landlock = LINUX and "landlock" not in self.off and landlock.abi() > 0
         self.base: str | None = None
         self.scratch: dict[int, str | None] = {}
         self.rules: dict[int, int] = {}
+        self.prepared: dict[int, tuple[tuple[Any, ...], list[native.Call]]] = {}
         self.threads_fd = -1
         self.extra = [path for name in ("numpy", "numpy.libs") if options.get("site") and os.path.isdir(path := os.path.join(options["site"], name))]
         self.extra += options.get("libraries", ())
-        _limit("RLIMIT_CORE", 0)
-        self.most_cpu = _ceiling(resource.RLIMIT_CPU)
-        self.most_memory = _ceiling(resource.RLIMIT_AS)
+        limits.lower("CORE", 0)
+        self.most_cpu, self.most_memory = limits.ceiling("CPU"), limits.ceiling("AS")
         self.dumpable_after_setuid = _read("/proc/sys/fs/suid_dumpable") != "0"
         if self.own_uid:  # what children share is done once, here
             os.setgroups([])
             os.setresgid(FIRST_UID, FIRST_UID, FIRST_UID)
-            _limit("RLIMIT_NPROC", MAX_THREADS)
+            limits.lower("NPROC", MAX_THREADS)
         self.layers |= {"own_uid": self.own_uid, "private_mounts": self.mounts, "bubblewrap": bool(options.get("bubblewrap"))}
         self.layers["sandbox_exec"] = bool(options.get("sandbox_exec"))
         if LINUX:
             self.layers["subreaper"] = prctl(PR_SET_CHILD_SUBREAPER, 1)
             self.layers["non_dumpable"] = prctl(PR_SET_DUMPABLE, 0)
             self.layers["no_new_privs"] = "no_new_privs" not in self.off and prctl(PR_SET_NO_NEW_PRIVS, 1)
-            for name in ("RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE", "RLIMIT_RTPRIO"):
-                _limit(name, 0)
+            for name in ("MEMLOCK", "MSGQUEUE", "RTPRIO"):
+                limits.lower(name, 0)
             if not self.own_uid:
                 with contextlib.suppress(OSError):
                     self.threads_fd = os.open("/proc/loadavg", os.O_RDONLY)
@@ -166,13 +134,22 @@ class Jail:
         libc.unshare(CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
         return _mount(None, "/", None, MS_REC_PRIVATE, None) and _mount("scratch", SHM, "tmpfs", MS_NOSUID_NODEV_NOEXEC, "size=1m,mode=711")
 
+    def _cover_packages(self) -> bool:
+        """Put an empty file system over installed packages, for us and our children only. False if one must be seen or cannot be covered."""
+        folders = [f"{folder}/{name}" for folder in landlock.library_folders() for name in landlock.PACKAGES]
+        site = self.options.get("site")
+        if not self.mounts or any(site and os.path.realpath(site) == folder for folder in folders):
+            return False
+        flags = MS_RDONLY | MS_NOSUID_NODEV_NOEXEC
+        return all(_mount("nothing", folder, "tmpfs", flags, "size=4k,nr_inodes=2,mode=755") for folder in folders if os.path.isdir(folder))
+
     def bind(self, folder: str) -> str | None:
         """Make a folder that children's uids cannot reach visible to them, in our own mount table only; the new path."""
         target = f"{SHM}/library"
         if not self.mounts:
             return None
         os.mkdir(target, 0o755)
-        return target if _mount(folder, target, None, MS_BIND, None) else None
+        return target if _mount(folder, target, None, MS_BIND_REC, None) else None
 
     # -- scratch folders: one a slot, emptied after each program ----------------------------------------------------------
     def _scratch(self, slot: int) -> str | None:
@@ -203,7 +180,7 @@ class Jail:
             return
         scratch = self._scratch(slot)
         if self.landlock:
-            self.rules[slot] = landlock.ruleset(self.extra, scratch)
+            self.rules[slot] = landlock.ruleset(self.extra, scratch, self.covered)
         self.scratch[slot] = scratch
 
     def after(self, slot: int) -> None:
@@ -219,7 +196,8 @@ class Jail:
                 self._fresh(slot, path)
                 if self.landlock:  # the rules name the old file system
                     os.close(self.rules.pop(slot))
-                    self.rules[slot] = landlock.ruleset(self.extra, path)
+                    self.rules[slot] = landlock.ruleset(self.extra, path, self.covered)
+                    self.prepared.pop(slot, None)
             return
         import shutil
 
@@ -256,39 +234,51 @@ class Jail:
             shutil.rmtree(self.base, ignore_errors=True)
 
     # -- the child -------------------------------------------------------------------------------------------------------
-    def enter(self, slot: int, zygote: int, keep: int, cpu_s: float, memory: int, fsize: int) -> None:
-        """In the child; descriptors below `keep` stay. Raises if a layer that was promised cannot be had: then nothing runs."""
-        os.chdir(self.scratch[slot] or "/")
+    def calls(self, slot: int, keep: int, cpu_s: float, memory: int, fsize: int) -> list[native.Call]:
+        """In Z: what the child is to call before it runs anything, in this order; descriptors below `keep` stay open.
+
+        Prepared here, because each name that a child looks up is a page or two that is copied for it. A call that gives -1 or raises was
+        refused: then nothing runs.
+        """
+        key = (keep, cpu_s, memory, fsize)
+        if self.prepared.get(slot, ((), []))[0] != key:
+            self.prepared[slot] = key, self._calls(slot, *key)
+        return self.prepared[slot][1]
+
+    def _calls(self, slot: int, keep: int, cpu_s: float, memory: int, fsize: int) -> list[native.Call]:
         seconds = int(cpu_s) + 2  # Z's clock is the limit; this is for a Z that is late
-        setrlimit = resource.setrlimit
-        setrlimit(resource.RLIMIT_CPU, (min(seconds, self.most_cpu), min(seconds + 1, self.most_cpu)))
+        calls: list[native.Call] = [(os.chdir, (self.scratch[slot] or "/",))]
+        calls += [limits.call("CPU", min(seconds, self.most_cpu), min(seconds + 1, self.most_cpu))]
         if LINUX:
-            setrlimit(resource.RLIMIT_AS, (min(memory, self.most_memory), min(memory, self.most_memory)))
-        setrlimit(resource.RLIMIT_FSIZE, (fsize, fsize))
-        setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
+            calls += [limits.call("AS", *[min(memory, self.most_memory)] * 2)]
+        calls += [limits.call("FSIZE", fsize, fsize), limits.call("NOFILE", MAX_OPEN_FILES, MAX_OPEN_FILES)]
         if self.own_uid:
-            uid = self.first_uid + slot % UIDS_EACH
-            os.setresuid(uid, uid, uid)
+            calls += [(os.setresuid, (self.first_uid + slot % UIDS_EACH,) * 3)]
         elif not self.root:
-            self._limit_threads()
+            calls += [(self._limit_threads, ())]
         elif self.caged:
-            drop_capabilities()
+            calls += [(drop_capabilities, ())]
         if LINUX:
-            _prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() != zygote:
-                os._exit(95)
+            calls += [_prctl(PR_SET_PDEATHSIG, signal.SIGKILL), (_stay_with, (self.zygote,))]
             if self.dumpable_after_setuid:
-                _prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+                calls += [_prctl(PR_SET_DUMPABLE, 0)]
         if self.landlock:
-            landlock.restrict(self.rules[slot])
-        os.closerange(keep, 65536 if LINUX else 4096)
+            calls += [landlock.restriction(self.rules[slot])]
+        calls += [(os.closerange, (keep, 65536 if LINUX else 4096))]
         if self.filter is not None:
-            self.filter.install(os.getpid())
+            calls += [(self.filter.aim, ()), self.filter.installation()]
+        return calls
 
     def _limit_threads(self) -> None:
         """RLIMIT_NPROC counts all of the user's threads, so it has to start from how many there are on the machine."""
         if self.threads_fd >= 0:
             total = int(os.pread(self.threads_fd, 100, 0).split()[3].split(b"/")[1])
-            _limit("RLIMIT_NPROC", total + MAX_THREADS)
+            limits.lower("NPROC", total + MAX_THREADS)
         elif self.filter is None:
-            _limit("RLIMIT_NPROC", 512)
+            limits.lower("NPROC", 512)
+
+
+def _stay_with(zygote: int) -> None:
+    """A parent that died before the death signal was asked for sends none."""
+    if os.getppid() != zygote:
+        os._exit(95)

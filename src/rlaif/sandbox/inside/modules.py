@@ -10,7 +10,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-_STANDARD = """abc ast bisect codecs collections collections.abc contextlib copy copyreg dataclasses enum functools gc heapq inspect io itertools json
+_STANDARD = """abc ast codecs collections collections.abc contextlib copy copyreg dataclasses enum functools gc inspect io itertools json
 keyword linecache locale math numbers opcode operator os re reprlib select signal stat string struct threading time token tokenize traceback types
 typing warnings weakref encodings.latin_1 encodings.ascii"""
 """What one program in twenty or so imports. Not more: a compiled module is five mappings for each fork to copy and each exit to undo, used or not,

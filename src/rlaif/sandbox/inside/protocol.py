@@ -2,7 +2,7 @@
 
 Three kinds of channel, all Unix stream sockets:
 
-* control, P to Z: one `SPAWN` record a program, with its descriptors attached by SCM_RIGHTS;
+* control, P to Z: messages of one to MAX_BATCH `SPAWN` records, one a child, with their descriptors attached by SCM_RIGHTS in the same order;
 * status, one per program: Z sends one `EXIT` record when the child is dead; KILL or a hang-up from P means "kill it", TIMES
   asks for a record of what it has used so far;
 * channel, one per program: numbered frames of JSON between P (or T) and S, and between P and T.
@@ -18,10 +18,11 @@ from typing import Any
 SPAWN = struct.Struct("<BBHIQQQ")
 """kind, which descriptors follow (bits), 0, CPU limit in ms, address space, largest file, 0."""
 HAS_CHANNEL, HAS_PEER, HAS_STDIN, HAS_STDOUT = 1, 2, 4, 8
-KIND_SOLUTION, KIND_TEST, KIND_SCRIPT, KIND_PROBE = 0, 1, 2, 3
+KIND_SOLUTION, KIND_TEST, KIND_SCRIPT = 0, 1, 2
+MAX_BATCH = 16
 
 EXIT = struct.Struct("<iqqBi")
-"""wait status, CPU microseconds, peak resident KiB, reason, errno of a failed fork.
+"""wait status, CPU microseconds, 0, reason, errno of a failed fork.
 
 With REASON_ALIVE: 0, CPU microseconds so far, microseconds spent ready to run with no processor free, reason, 0."""
 REASON_NONE, REASON_CPU, REASON_ASKED, REASON_SPAWN_FAILED, REASON_MEMORY, REASON_ALIVE = range(6)
@@ -45,12 +46,30 @@ class Oversize(Broken):
     """A frame longer than MAX_FRAME."""
 
 
-_as_json = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` would make an encoder each time
+# The json module's own parts without what `dumps` and `loads` put around them, which a child would run once each and page by page.
+_encoder = json.JSONEncoder(separators=(",", ":"), check_circular=False)
+_scan = json.JSONDecoder().scan_once  # pyright: ignore[reportAttributeAccessIssue]
+_c_encoder = json.encoder.c_make_encoder  # pyright: ignore[reportAttributeAccessIssue]  (None in an interpreter without it)
+_chunks: Any = _encoder.iterencode
+if _c_encoder is not None:
+    _chunks = _c_encoder(None, _encoder.default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True)
+
+
+def parse(payload: bytes) -> Any:
+    """The object of a frame. Raises ValueError for what is not JSON in one piece, RecursionError."""
+    text = payload.decode("ascii")
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:
+        raise ValueError("not JSON") from None
+    if end != len(text):
+        raise ValueError("more than one JSON text")
+    return value
 
 
 def pack(number: int, kind: int, obj: Any) -> bytes:
     """One frame. Raises Oversize."""
-    payload = _as_json(obj).encode("ascii")
+    payload = "".join(_chunks(obj, 0)).encode("ascii")
     if len(payload) > MAX_FRAME:
         raise Oversize(f"{len(payload)} bytes")
     return FRAME.pack(len(payload), number & 0xFFFFFFFF, kind) + payload
@@ -86,4 +105,4 @@ class BlockingChannel:
         length, number, kind = FRAME.unpack(self._exactly(FRAME.size))
         if length > MAX_FRAME:
             raise Oversize(f"{length} bytes")
-        return number, kind, json.loads(self._exactly(length).decode("ascii"))
+        return number, kind, parse(self._exactly(length))

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import platform
 import struct
+
+from . import native
 
 ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _NAMES = """read write close fstat lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn pread64 pwrite64 readv writev preadv
@@ -50,6 +53,7 @@ CLONE_THREAD, CLONE_NEW_ANYTHING = 0x10000, 0x7E020000 | 0x80
 IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
 FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032)  # DUPFD GETFD SETFD GETFL SETFL GETLK SETLK SETLKW DUPFD_CLOEXEC GETPIPE_SZ
 AF_UNIX, SOCK_STREAM = 1, 1
+PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 
 _LD, _JEQ, _JGE, _JA, _AND, _RET = 0x20, 0x15, 0x35, 0x05, 0x54, 0x06
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
@@ -127,7 +131,7 @@ class _Program(ctypes.Structure):
 
 
 class Filter:
-    """The assembled filter; `install` puts the process's own number in and loads it. Irreversible."""
+    """The assembled filter. In the child, `aim` puts its own number in, then the call that `installation` gives loads it. Irreversible."""
 
     MARK = 0x7ABCDEF1
 
@@ -138,16 +142,16 @@ class Filter:
         instructions = program(machine, self.MARK)
         self.code = bytearray(b"".join(struct.pack("<HBBI", *instruction) for instruction in instructions))
         self.places = [8 * index + 4 for index, instruction in enumerate(instructions) if instruction[3] == self.MARK]
-        self.count = len(instructions)
+        self.put = struct.Struct("<I").pack_into
         self.buffer = (ctypes.c_char * len(self.code)).from_buffer(self.code)
-        self.program = _Program(self.count, ctypes.addressof(self.buffer))
-        self.header = ctypes.addressof(self.program)
-        self.prctl = ctypes.CDLL(None, use_errno=True).prctl
-        self.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+        self.program = _Program(len(instructions), ctypes.addressof(self.buffer))
 
-    def install(self, pid: int) -> None:
-        """Raises OSError if the kernel refuses."""
+    def aim(self) -> None:
+        """At the process that calls it."""
+        pid, code, put = os.getpid(), self.code, self.put
         for place in self.places:
-            struct.pack_into("<I", self.code, place, pid)
-        if self.prctl(22, 2, self.header, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "seccomp")
+            put(code, place, pid)
+
+    def installation(self) -> native.Call:
+        """What loads it."""
+        return native.call("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(self.program), 0, 0)

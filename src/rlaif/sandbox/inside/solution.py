@@ -19,7 +19,7 @@ from collections import deque
 from typing import Any
 
 from . import codec, operators, rich
-from .protocol import ANSWER, ASK, BYE, CALLBACK, FRAME, MAX_TEXT, RETURN, BlockingChannel, Oversize, pack
+from .protocol import ANSWER, ASK, BYE, CALLBACK, MAX_TEXT, RETURN, BlockingChannel, Oversize
 
 _MUTABLE = (list, dict, set, bytearray, deque, tuple)
 
@@ -252,7 +252,7 @@ class Server:
         return "v" in reply
 
 
-def _exit(code: Any = None) -> None:
+def exit_(code: Any = None) -> None:
     raise SystemExit(code)
 
 
@@ -262,25 +262,18 @@ _raw = CappedText()
 _text = io.TextIOWrapper(_raw, encoding="utf-8", errors="replace", write_through=False)  # type: ignore[arg-type]
 
 
-def warm_up() -> None:
-    """In Z: `exit` and `quit`, which `site` would give; then once what every child does, so that nothing is made lazily after the fork."""
-    builtins.exit = builtins.quit = _exit  # type: ignore[assignment]
-    server = Server(_channel)
-    server.load({"preamble": "import math", "code": "class A:\n    pass\ndef f(x):\n    return [x]\n", "entry": "f"})
-    for source in ("f(1)", "a = [1]\nf(a)", "f(x=(1, 'a', 2.5, None))", "f({1: {2}})"):
-        json.loads(pack(0, ANSWER, server._perform({"op": "eval", "x": source}))[FRAME.size :].decode("ascii"))
-    try:
-        server._perform({"op": "eval", "x": "1 / 0"})
-    except ZeroDivisionError as error:
-        operators.remote_exception(error)
-    sys.modules.pop("solution", None)
+def renew() -> None:
+    """In Z, before the first rehearsal and after each: a server that has served nobody, and nothing printed."""
+    global _server
+    sys.stdout = sys.stderr = _text
+    _server = Server(_channel)
+    _raw.kept.clear()
 
 
 def main(fd: int) -> None:
     """The life of S: LOAD, questions, BYE. Returns only after BYE; the caller then exits at once."""
     channel, server, raw = _channel, _server, _raw
     channel.fd = fd
-    sys.stdout = sys.stderr = _text
     number, kind, job = channel.recv()
     loaded = server.load(job)
     channel.send(number, ANSWER, loaded)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import _socket
 import ast
 import importlib
-import os
 import sys
 import types
 from typing import Any
@@ -144,19 +142,3 @@ def main(fd: int, peer_fd: int) -> None:
         except (Broken, RecursionError, ValueError):
             channel.send(number, ANSWER, {"e": ["TooLarge", "the value is too large"]})
     channel.send(number, BYE, {})
-
-
-def warm_up() -> None:
-    """In Z: do once what every test child does."""
-    a, b = _socket.socketpair()
-    peer = Peer(a.detach(), False)
-    b.sendall(protocol.pack(1_000_001, ANSWER, {"v": [1], "m": [[0, [2]]]}) + protocol.pack(1_000_002, ANSWER, {"e": ["ValueError", "x"]}))
-    code = "def check(candidate):\n    assert candidate([1]) == [1], 'x'\n    assert abs(candidate(2) - 1.5) < 1e-6\n"
-    try:
-        run_test({"form": "code", "input": code}, {"entry": "f", "preamble": "import math"}, peer)
-    except ValueError as error:
-        operators.remote_exception(error)
-    os.close(peer.channel.fd)
-    b.close()
-    for name in ("tests", "solution"):
-        sys.modules.pop(name, None)

@@ -54,6 +54,19 @@ def macos() -> Usage:
     return read
 
 
+def reap() -> tuple[int, int, float] | None:
+    """(process, wait status, CPU seconds) of a child that has ended, which is gone then; None if none has. Raises ChildProcessError where there is
+    no child."""
+    if sys.platform != "linux":
+        pid, status, used = os.wait4(-1, os.WNOHANG)
+        return (pid, status, used.ru_utime + used.ru_stime) if pid else None
+    ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if ended is None:
+        return None
+    cpu_s, _ = linux(ended.si_pid)  # os.wait4 would need the `resource` module
+    return *os.waitpid(ended.si_pid, 0), cpu_s
+
+
 def reader() -> Usage | None:
     """This platform's reader, or None: then RLIMIT_CPU and the client's wall clock are all there is."""
     if sys.platform == "linux":

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import _signal  # pyright: ignore[reportMissingImports]
 import _socket as socket  # the bare module: what `socket` adds would be copied for every child
+import builtins
 import contextlib
+import errno
 import gc
 import json
 import os
@@ -19,26 +21,41 @@ import struct
 import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
-from . import landlock, lockdown, modules, protocol, solution, tester, usage
+from . import heap, landlock, lockdown, modules, native, protocol, rehearsal, solution, tester, usage
 
 RESERVED = 10
 """Descriptors below this are the children's own: 0 to 2, channel, peer, library folder."""
 CHANNEL_FD, PEER_FD, LIBRARY_FD = 3, 4, 5
+PLACES = ((protocol.HAS_CHANNEL, CHANNEL_FD), (protocol.HAS_PEER, PEER_FD), (protocol.HAS_STDIN, 0), (protocol.HAS_STDOUT, 1))
+Life = tuple[Callable[..., None], tuple[int, ...]]
+LIVES: dict[int, Life] = {
+    protocol.KIND_SOLUTION: (solution.main, (CHANNEL_FD,)),
+    protocol.KIND_TEST: (tester.main, (CHANNEL_FD, PEER_FD)),
+    protocol.KIND_SCRIPT: (solution.script, (CHANNEL_FD,)),
+}
+LEAVE: list[native.Call] = [(_signal.set_wakeup_fd, (-1,)), (_signal.signal, (_signal.SIGCHLD, _signal.SIG_DFL)), (os.setsid, ())]
+"""How a child leaves Z's signals and session (Z has a wake-up descriptor, so giving it up gives no -1). The C functions: those of `signal` make
+enum members."""
 MEMORY_POLL_S = 0.02
 """Where RLIMIT_AS is refused (macOS), memory is looked at this often."""
 
 
 class Child:
-    """One live program."""
+    """One program, from before its fork to its end. `pid` is 0 until then."""
 
-    __slots__ = ("check_at", "cpu_s", "memory", "pid", "reason", "slot", "status")
+    __slots__ = ("calls", "check_at", "cpu_s", "errno", "fds", "life", "memory", "pid", "reason", "slot", "status")
 
-    def __init__(self, pid: int, status: socket.socket, cpu_s: float, memory: int, slot: int) -> None:
-        self.pid, self.status, self.cpu_s, self.memory, self.slot = pid, status, cpu_s, memory, slot
+    def __init__(self, status: socket.socket, cpu_s: float, memory: int, slot: int) -> None:
+        self.pid, self.errno = 0, 0
+        self.status, self.cpu_s, self.memory, self.slot = status, cpu_s, memory, slot
         self.check_at = time.monotonic() + (cpu_s / lockdown.PARALLEL if lockdown.LINUX else MEMORY_POLL_S)
         self.reason = protocol.REASON_NONE
+        self.calls: list[native.Call] = []
+        self.fds: list[int] = []
+        self.life: Life = LIVES[protocol.KIND_SOLUTION]
 
 
 class Zygote:
@@ -46,7 +63,6 @@ class Zygote:
 
     def __init__(self, control: socket.socket, options: dict[str, Any]) -> None:
         self.control = control
-        self.pid = os.getpid()
         self.children: dict[int, Child] = {}
         self.by_fd: dict[int, Child] = {}
         self.slots: list[int] = []
@@ -107,7 +123,7 @@ class Zygote:
     def _probe(self, writer: int) -> None:
         os.dup2(writer, CHANNEL_FD)
         try:
-            self.jail.enter(0, self.pid, self.keep, 1.0, 2**31, 2**20)
+            native.make(self.jail.calls(0, self.keep, 1.0, 2**31, 2**20))
             attempts = [
                 ("landlock", lambda: os.open("/etc/passwd", os.O_RDONLY)),
                 ("landlock", lambda: os.open("/", os.O_RDWR | os.O_TMPFILE)),
@@ -167,19 +183,19 @@ class Zygote:
     def _reap(self) -> None:
         while self.children:
             try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                ended = usage.reap()
             except ChildProcessError:
                 return
-            if pid == 0:
+            if ended is None:
                 return
+            pid, status, cpu_s = ended
             child = self.children.pop(pid, None)
             if child is None:
                 continue  # an orphan that a program left behind (grade base)
             self.jail.after(child.slot)
-            cpu_us = int((usage.ru_utime + usage.ru_stime) * 1e6)
             if self.by_fd.pop(child.status.fileno(), None) is not None:
                 self.poll.unregister(child.status.fileno())
-            self._report(child.status, status, cpu_us, usage.ru_maxrss, child.reason, 0)
+            self._report(child.status, status, int(cpu_s * 1e6), 0, child.reason, 0)
             self.slots.append(child.slot)
 
     def _end(self) -> None:
@@ -198,49 +214,61 @@ class Zygote:
         status.close()
 
     def _spawn(self) -> None:
+        """Fork what one message asks for, as a rule a few children at once.
+
+        After a fork each page that Z writes to is copied, so next to nothing happens between two: what the children need is made before the
+        first, and what Z keeps of them is put away after the last.
+        """
         try:
-            record, ancillary, _, _ = self.control.recvmsg(protocol.SPAWN.size, socket.CMSG_SPACE(5 * 4))
+            data, ancillary, _, _ = self.control.recvmsg(protocol.SPAWN.size * protocol.MAX_BATCH, socket.CMSG_SPACE(5 * 4 * protocol.MAX_BATCH))
         except OSError:
-            record, ancillary = b"", []
-        if len(record) != protocol.SPAWN.size:
+            data, ancillary = b"", []
+        if not data or len(data) % protocol.SPAWN.size:
             self._end()  # P is gone
-        given = [fd for _, _, data in ancillary for (fd,) in struct.iter_unpack("i", data[: len(data) - len(data) % 4])]
-        kind, has, _, cpu_ms, memory, fsize, _ = protocol.SPAWN.unpack(record)
+        given = [fd for _, _, part in ancillary for (fd,) in struct.iter_unpack("i", part[: len(part) - len(part) % 4])]
+        children = [self._expect(record, given) for record in protocol.SPAWN.iter_unpack(data)]
+        fork, child = os.fork, children[0]
+        try:
+            for child in children:
+                if not child.errno:
+                    child.pid = fork() or self._live(child)
+        except OSError as error:
+            child.errno = error.errno or -1
+        for child in children:
+            if child.pid:
+                self.children[child.pid] = self.by_fd[child.status.fileno()] = child
+                self.poll.register(child.status.fileno(), select.POLLIN)
+            else:
+                self._report(child.status, 0, 0, 0, protocol.REASON_SPAWN_FAILED, child.errno or errno.EAGAIN)
+                self.slots.append(child.slot)
+            for fd in child.fds:
+                os.close(fd)
+
+    def _expect(self, record: tuple[int, ...], given: list[int]) -> Child:
+        """A child that is to be forked, and all that it will do before it runs anything."""
+        kind, has, _, cpu_ms, memory, fsize, _ = record
         status = socket.socket(fileno=given.pop(0))
         slot = self.slots.pop() if self.slots else self.next_slot
         if slot == self.next_slot:
             self.next_slot += 1
+        child = Child(status, cpu_ms / 1000, memory, slot)
+        child.life = LIVES[kind]
+        child.fds = [given.pop(0) for bit, _ in PLACES if has & bit]
+        left = iter(child.fds)
+        taken = [(os.dup2, (next(left) if has & bit else self.null, number)) for bit, number in PLACES]
         try:
             self.jail.before(slot)
-            pid = os.fork()
+            child.calls = [*LEAVE, *taken, *self.jail.calls(slot, self.keep, child.cpu_s, memory, fsize), (gc.enable, ())]
         except OSError as error:
-            self._report(status, 0, 0, 0, protocol.REASON_SPAWN_FAILED, error.errno or 0)
-            self.slots.append(slot)
-        else:
-            if pid == 0:
-                self._child(kind, has, given, slot, cpu_ms, memory, fsize)
-            child = self.children[pid] = Child(pid, status, cpu_ms / 1000, memory, slot)
-            self.by_fd[status.fileno()] = child
-            self.poll.register(status.fileno(), select.POLLIN)
-        for fd in given:
-            os.close(fd)
+            child.errno = error.errno or errno.EIO
+        return child
 
-    def _child(self, kind: int, has: int, given: list[int], slot: int, cpu_ms: int, memory: int, fsize: int) -> None:
-        """In the child: take the descriptors, give up everything else, run. Never returns."""
+    def _live(self, child: Child) -> NoReturn:
+        """In the child: take the descriptors, give up everything else, run."""
         try:
-            _signal.set_wakeup_fd(-1)  # the C functions: signal.signal makes enum members and touches pages
-            _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-            os.setsid()
-            for bit, number in ((protocol.HAS_CHANNEL, CHANNEL_FD), (protocol.HAS_PEER, PEER_FD), (protocol.HAS_STDIN, 0), (protocol.HAS_STDOUT, 1)):
-                os.dup2(given.pop(0) if has & bit else self.null, number)
-            self.jail.enter(slot, self.pid, self.keep, cpu_ms / 1000, memory, fsize)
-            gc.enable()
-            if kind == protocol.KIND_SOLUTION:
-                solution.main(CHANNEL_FD)
-            elif kind == protocol.KIND_TEST:
-                tester.main(CHANNEL_FD, PEER_FD)
-            elif kind == protocol.KIND_SCRIPT:
-                solution.script(CHANNEL_FD)
+            native.make(child.calls)
+            life, channels = child.life
+            life(*channels)
             os._exit(0)
         except BaseException as error:
             if self.jail.options["debug"]:
@@ -277,10 +305,10 @@ def main(argument: str) -> None:
                 zygote.keep = LIBRARY_FD + 1
     threading.stack_size(2**21)  # many threads must fit into the address space
     notes = zygote.check()
-    solution.warm_up()
-    tester.warm_up()
-    lockdown.share_text_pages()
+    builtins.exit = builtins.quit = solution.exit_  # which `site` would give
+    rehearsal.play()
     gc.collect()
+    heap.fill_holes()
     gc.disable()
     gc.freeze()
     said = {"layers": zygote.jail.layers, "python": sys.version.split()[0], "numpy": "numpy" in sys.modules, "notes": notes}
