@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from rlaif.config import Device, Dtype
 from rlaif.errors import ModelNotFound, RunFailed, UsageError
 from rlaif.policy import sharding
+from rlaif.policy.memory import keep_freed_memory
 from rlaif.policy.tree_attention import use_tree_attention
 from rlaif.policy.weights import resolve_weights
 
@@ -261,6 +262,7 @@ def load_policy(
     held in the compute type. sharded: divided among the processes of the run, which must all load it. Raises ModelNotFound, UsageError.
     """
     folder = resolve_weights(str(name_or_path), offline=offline)
+    keep_freed_memory()
     where = resolve_device(device)
     compute = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype) or (torch.bfloat16 if fast_bf16(where.type) else torch.float32)
     model = _load_model(folder, torch.float32 if trainable else compute)

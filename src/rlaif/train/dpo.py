@@ -22,12 +22,12 @@ import torch
 
 from rlaif import __version__
 from rlaif.errors import EnvironmentFailure, UsageError
+from rlaif.policy.memory import give_back_memory
 from rlaif.policy.model import Policy, load_policy
 from rlaif.policy.sampler import context_length
 from rlaif.problems.prompting import apply_chat_template
 from rlaif.runs import Console
 from rlaif.sandbox import Sandbox
-from rlaif.train.memory import give_back_memory
 from rlaif.train.prefer_config import DpoConfig
 from rlaif.train.prefer_run import Lift, Open, evaluate_once, held_out_of, lift_of, open_run, save_whole
 from rlaif.train.preference_data import Pair, preference_file, read_pairs

@@ -19,6 +19,7 @@ from rlaif.config import TrainConfig
 from rlaif.errors import Interrupted, RunFailed, UsageError
 from rlaif.evals import Comparison, EvalResult, compare
 from rlaif.judge.probes import Probes
+from rlaif.policy.memory import give_back_memory, peak_memory_bytes
 from rlaif.policy.model import Policy
 from rlaif.problems.curriculum import Curriculum
 from rlaif.rewards.engine import RewardEngine
@@ -33,7 +34,6 @@ from rlaif.train.held_out import evaluate_held_out
 from rlaif.train.interrupts import InterruptGuard
 from rlaif.train.journal import FeedbackJournal
 from rlaif.train.measure import by_problem, episode_metrics, judged, solved, spent_usd
-from rlaif.train.memory import give_back_memory, peak_memory_bytes
 from rlaif.train.monitor import Monitor
 from rlaif.train.resume import resumed_config
 from rlaif.train.rollout import Batch, collect
@@ -111,7 +111,7 @@ class Session:
         """Held-out problems, stored under `name`."""
         with self.timed("eval_s"):
             result = evaluate_held_out(name, self.config, self.policy, self.problems.held_out, self.sandbox, self.run, self.console)
-        give_back_memory()
+        give_back_memory(if_scarce=True)
         return result
 
     def restore(self, path: Path) -> int:
@@ -208,7 +208,7 @@ def run_episode(session: Session, episode: int) -> dict[str, float]:
     probed = session.probes.maybe(episode, problems) if session.probes else None
 
     console.stage("updating the policy")
-    give_back_memory()
+    give_back_memory(if_scarce=True)
     if session.drift is None:
         session.drift = Drift.load(session.run.path) if episode > 1 else Drift.begin(session.policy, batch, config)
     with session.guard.protected():  # from the first changed weight to the last log line, an episode happens whole or not at all
@@ -230,7 +230,7 @@ def run_episode(session: Session, episode: int) -> dict[str, float]:
             session.drift.save(session.run.path)
         session.run.log_rollouts(batch.rollouts)
         session.run.log_metrics(metrics)
-    give_back_memory()
+    give_back_memory(if_scarce=True)
     _show(console, episode, config.episodes, metrics, batch)
     for alarm in alarms:
         session.run.log_alarm(alarm.episode, alarm.kind, alarm.message, best_episode=alarm.best_episode)

@@ -33,13 +33,13 @@ from rlaif.judge.writer import (
     usable_critique,
     usable_revision,
 )
+from rlaif.policy.memory import give_back_memory
 from rlaif.policy.model import Policy, load_policy
 from rlaif.problems.prompting import FENCE_START, cut_at_fence, last_code_block, opening_of
 from rlaif.runs import Console
 from rlaif.runs.files import append_lines, dumps, write_text_atomic
 from rlaif.sandbox import Job, Sandbox
 from rlaif.train.collect_pairs import JOURNAL, Sampler, journaled, log_answers, seed_of, training_problems
-from rlaif.train.memory import give_back_memory
 from rlaif.train.pairing import Answer
 from rlaif.train.prefer_config import ReviseConfig
 from rlaif.train.prefer_run import Lift, Open, evaluate_once, held_out_of, lift_of, open_run, save_whole
