@@ -29,6 +29,7 @@ import torch
 from rlaif.config import EvalConfig, JudgeConfig, SandboxConfig, TrainConfig
 from rlaif.errors import RunFailed, UsageError
 from rlaif.evals import EvalResult, compare, evaluate
+from rlaif.policy.memory import give_back_memory
 from rlaif.policy.model import load_policy
 from rlaif.problems import load_problems
 from rlaif.runs import Console, is_run
@@ -38,7 +39,6 @@ from rlaif.train.collect_pairs import collect_pairs
 from rlaif.train.dpo import require_trl, train_dpo
 from rlaif.train.held_out import policy_generator
 from rlaif.train.loop import train
-from rlaif.train.memory import give_back_memory
 from rlaif.train.prefer_config import CollectConfig, DpoConfig, ReviseConfig, RewardModelConfig
 from rlaif.train.revision import revise
 from rlaif.train.reward_model import train_reward_model

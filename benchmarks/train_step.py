@@ -34,9 +34,11 @@ TRL_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "bf16 weights, micro-batch 8": {"per_device_train_batch_size": 8, "weights": "bfloat16", "bf16": True},
         "bf16 weights, micro-batch 16": {"per_device_train_batch_size": 16, "weights": "bfloat16", "bf16": True},
         "bf16 weights, one batch": {"per_device_train_batch_size": 0, "weights": "bfloat16", "bf16": True},
+        "bf16 weights, micro-batch 16, memory kept": {"per_device_train_batch_size": 16, "weights": "bfloat16", "bf16": True, "keep_memory": True},
     },
 }
-"""What TRL is tried with; 0 is all completions at once. bf16 weights train with less precision than our float32 master weights, but sample faster."""
+"""What TRL is tried with; 0 is all completions at once. bf16 weights train with less precision than our float32 master weights, but sample faster.
+keep_memory: with our allocator's settings (policy/memory.py), which TRL does not have by itself."""
 
 MARK = "@@ "
 

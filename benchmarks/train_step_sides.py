@@ -223,10 +223,13 @@ def trl(args: argparse.Namespace) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
+    from rlaif.policy.memory import keep_freed_memory
     from rlaif.policy.weights import resolve_weights
 
     folder = resolve_weights(args.model)
     options = dict(TRL_SETTINGS[args.dtype][args.setting])
+    if options.pop("keep_memory", False):
+        keep_freed_memory()
     rows = args.prompts * args.group
     micro = options.pop("per_device_train_batch_size") or rows
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, options.pop("weights")))
