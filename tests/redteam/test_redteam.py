@@ -87,7 +87,7 @@ def strays(zygote: int, first_uid: int) -> list[str]:
         fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
         uid = int(fields["Uid"].split()[0])
         if (int(fields["PPid"]) == zygote and fields["Name"].strip() != "bwrap") or first_uid <= uid < first_uid + 64:
-            out.append(f"{folder} {fields['Name']}")
+            out.append(f"{folder} {fields['Name'].strip()} of {fields['PPid']} as {uid} (zygote {zygote}, its uids from {first_uid})")
     return out
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from rlaif.config import SandboxConfig
-from rlaif.sandbox import Sandbox
+from rlaif.sandbox import Sandbox, uids
 from rlaif.sandbox.inside import protocol
 from rlaif.sandbox.inside import zygote as inside
 from rlaif.sandbox.loop import READ, Task, Wait, run_all
-from rlaif.sandbox.zygotes import Limits, interpreter
+from rlaif.sandbox.zygotes import Limits, Zygote, interpreter
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 ROOT = Path(inside.__file__).parent
@@ -186,3 +186,28 @@ def test_a_task_that_is_over_holds_no_worker(over: bool, most: int) -> None:
 
     assert list(run_all(range(12), task, 2)) == list(range(12))
     assert max(seen) == most
+
+
+@LINUX
+def test_no_two_zygotes_have_the_same_uids(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uids, "NAME", f"\0rlaif-test-{os.getpid()}-")
+    claims = [uids.claim() for _ in range(protocol.UID_BLOCKS)]
+    assert sorted(block for block, _ in claims) == list(range(protocol.UID_BLOCKS))
+    assert uids.claim()[1] is None  # all are taken
+    for name in (3, 60):
+        block, taken = claims[name]
+        assert taken is not None
+        taken.close()
+        claims[name] = uids.claim()
+        assert claims[name][0] == block
+    for _, taken in claims:
+        assert taken is not None
+        taken.close()
+    zygotes = [Zygote() for _ in range(2)]
+    assert len({zygote.start()["first_uid"] for zygote in zygotes}) == 2
+    held = [zygote.claim for zygote in zygotes]
+    zygotes[0].lost(1)
+    zygotes[1].close()
+    assert all(taken is not None and taken.fileno() == -1 for taken in held)
+    assert zygotes[0].start()
+    zygotes[0].close()

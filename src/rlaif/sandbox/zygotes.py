@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import random
 import socket
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.errors import SandboxUnavailable
-from rlaif.sandbox import bubblewrap, seatbelt
+from rlaif.sandbox import bubblewrap, seatbelt, uids
 from rlaif.sandbox.inside import protocol
 
 START_TIMEOUT_S = 30.0
@@ -105,22 +104,24 @@ class Zygote:
         self.lock = threading.Lock()
         self.process: subprocess.Popen[bytes] | None = None
         self.control: socket.socket | None = None
+        self.claim: socket.socket | None = None
         self.hello: dict[str, Any] = {}
         self.starts = 0
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self, block: int) -> dict[str, Any]:
         site = None
         if self.numpy:
             spec = importlib.util.find_spec("numpy")
             site = str(Path(spec.origin).parent.parent) if spec and spec.origin else None
         debug = bool(os.environ.get("RLAIF_SANDBOX_DEBUG"))
-        return {"block": random.SystemRandom().getrandbits(30), "numpy": self.numpy, "site": site, "without": sorted(self.without), "debug": debug}
+        return {"block": block, "numpy": self.numpy, "site": site, "without": sorted(self.without), "debug": debug}
 
     def _start(self) -> None:
         """Start the process and read its greeting. Call with the lock held. Raises SandboxUnavailable."""
         self._stop()
         ours, theirs = socket.socketpair()
-        options = self._options()
+        block, self.claim = uids.claim()
+        options = self._options(block)
         folders = bubblewrap.readable(BOOT, options["site"])
         wrapper = None if "bubblewrap" in self.without else bubblewrap.prefix(interpreter(), folders)
         options["bubblewrap"] = wrapper is not None
@@ -164,6 +165,9 @@ class Zygote:
             self.process.kill()
             self.process.wait()
             self.process = None
+        if self.claim is not None:
+            self.claim.close()
+            self.claim = None
 
     def start(self) -> dict[str, Any]:
         """Make sure that it runs; the greeting."""
@@ -266,8 +270,8 @@ class Zygote:
         """Stop it; every child dies with it."""
         with self.lock:
             self._drop_spares()
-            process, control = self.process, self.control
-            self.process = self.control = None
+            process, control, claim = self.process, self.control, self.claim
+            self.process = self.control = self.claim = None
         if control is not None:
             with contextlib.suppress(OSError):
                 control.shutdown(socket.SHUT_RDWR)
@@ -278,3 +282,5 @@ class Zygote:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        if claim is not None:  # nobody lives under these uids any more
+            claim.close()

@@ -27,8 +27,8 @@ MAX_THREADS = 256
 SCRATCH_OPTIONS = "size=16m,nr_inodes=512,mode=700"
 FIRST_UID = 61184
 """Numbers that systemd keeps for short-lived services; nobody owns a file under them."""
-UIDS_EACH, UID_BLOCKS = 64, 67
-"""Each zygote takes a block of its own, or a thread bomb in one would count against another's programs."""
+UIDS_EACH = 64
+"""The client says which block of numbers is whose: `protocol.UID_BLOCKS` of them are there."""
 SHM = "/dev/shm"
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -74,7 +74,7 @@ class Jail:
         self.zygote = os.getpid()
         self.off = set(options["without"])
         self.root = os.geteuid() == 0
-        self.first_uid = FIRST_UID + options["block"] % UID_BLOCKS * UIDS_EACH
+        self.first_uid = FIRST_UID + options["block"] * UIDS_EACH
         self.layers: dict[str, bool] = {"rlimits": True, "session": True}
         self.own_uid = LINUX and self.root and "own_uid" not in self.off and self._can_change_uid()
         self.mounts = LINUX and self.root and "mounts" not in self.off and self._private_mounts()

@@ -20,6 +20,8 @@ SPAWN = struct.Struct("<BBHIQQQ")
 HAS_CHANNEL, HAS_PEER, HAS_STDIN, HAS_STDOUT = 1, 2, 4, 8
 KIND_SOLUTION, KIND_TEST, KIND_SCRIPT = 0, 1, 2
 MAX_BATCH = 16
+UID_BLOCKS = 67
+"""How many zygotes on one machine can have uids of their own for their children (64 each)."""
 
 EXIT = struct.Struct("<iqqBi")
 """wait status, CPU microseconds, 0, reason, errno of a failed fork.
