@@ -109,7 +109,7 @@ class _LinearLogps(torch.autograd.Function):
         prob_NV, ctx.prob_NV = ctx.prob_NV, None  # used up in place; a second backward pass computes it anew
         if prob_NV is not None and not entropic:
             grad_N1 = grad_logp_N[:, None].to(dtype)
-            grad_NV = prob_NV.mul_(-grad_N1).scatter_add_(1, target_N[:, None], grad_N1)
+            grad_NV = _add_at(prob_NV.mul_(-grad_N1), target_N, grad_N1)
             return (
                 (grad_NV @ weight).to(hidden_ND.dtype) if needs_hidden else None,
                 (grad_NV.t() @ hidden_ND.to(dtype)).to(weight_VD.dtype) if needs_weight else None,
@@ -119,7 +119,7 @@ class _LinearLogps(torch.autograd.Function):
         grad_weight_VD = torch.zeros_like(weight_VD) if needs_weight else None
         for start in range(0, len(hidden_ND), rows):
             part = slice(start, start + rows)
-            hidden_nD, target_n1, grad_n1 = hidden_ND[part].to(dtype), target_N[part, None], grad_logp_N[part, None]
+            hidden_nD, grad_n1 = hidden_ND[part].to(dtype), grad_logp_N[part, None]
             logits_nV = hidden_nD @ weight.t()
             if entropic:
                 logp_nV = logits_nV.float().log_softmax(-1)
@@ -127,9 +127,16 @@ class _LinearLogps(torch.autograd.Function):
                 grad_nV = logp_nV.exp_().mul_(factor_nV).neg_().to(dtype)
             else:
                 grad_nV = logits_nV.softmax(-1).mul_(-grad_n1.to(dtype))
-            grad_nV.scatter_add_(1, target_n1, grad_n1.to(dtype))
+            _add_at(grad_nV, target_N[part], grad_n1.to(dtype))
             if needs_hidden:
                 grad_hidden_ND[part] = grad_nV @ weight
             if needs_weight:
                 grad_weight_VD += grad_nV.t() @ hidden_nD
         return grad_hidden_ND, grad_weight_VD, *[None] * 5
+
+
+def _add_at(grad_NV: Tensor, target_N: Tensor, grad_N1: Tensor) -> Tensor:
+    """In place, one number a row. `scatter_add_` does the same on CPU by way of a float32 copy of the whole tensor."""
+    row_N = torch.arange(len(target_N), device=target_N.device)
+    grad_NV[row_N, target_N] += grad_N1[:, 0]
+    return grad_NV
