@@ -15,10 +15,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from rlaif.policy.linear import PackedLinear
+
 CHUNK_BYTES = 96 * 2**20
 """Size of one chunk of float32 logits."""
 CACHE_BYTES = 4 * 2**20
 """Size of the part of it that is worked on at a time."""
+PACK_ROWS = 1024
+"""From so many actions on the weight is brought into the layout that oneDNN computes in: a fifth less time for float32 products with it."""
 KEEP_BYTES = 2**29
 """Probabilities of one micro-batch that may be kept from the forward to the backward pass."""
 
@@ -72,16 +76,17 @@ class _LinearLogps(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         logps, entropies = [], []
         prob_NV = hidden_ND.new_empty(len(hidden_ND), len(weight_VD), dtype=backward_dtype) if keep else None
+        packed = PackedLinear(torch.float32, hidden_ND.device) if len(hidden_ND) >= PACK_ROWS and hidden_ND.device.type == "cpu" else None
+        if packed is not None:
+            packed.load(weight_VD, None, rows)
         weight_DV = weight_VD.float().t()
-        buffer = hidden_ND.new_empty(min(rows, len(hidden_ND)), len(weight_VD))
         few = max(1, CACHE_BYTES // (4 * len(weight_VD)))
         spare_fV = hidden_ND.new_empty(min(few, len(hidden_ND)) if with_entropy else 0, len(weight_VD))
-        for start in range(0, len(hidden_ND), rows):
-            hidden_nD, target_n = hidden_ND[start : start + rows], target_N[start : start + rows]
-            chunk_nV = torch.mm(hidden_nD, weight_DV, out=buffer[: len(hidden_nD)])
+
+        def work(chunk_nV: Tensor, start: int) -> None:
             # the product is best large, and what follows goes over it many times: a few rows at a time stay in the cache meanwhile
             for row in range(0, len(chunk_nV), few):
-                logits_fV, target_f = chunk_nV[row : row + few], target_n[row : row + few]
+                logits_fV, target_f = chunk_nV[row : row + few], target_N[start + row : start + min(row + few, len(chunk_nV))]
                 # in place, and log p by the same operations with and without the entropy: the bits must not depend on what else is asked for
                 chosen_f, highest_f1 = logits_fV.gather(1, target_f[:, None])[:, 0], logits_fV.amax(-1, keepdim=True)
                 logits_fV.sub_(highest_f1)
@@ -92,6 +97,10 @@ class _LinearLogps(torch.autograd.Function):
                     entropies.append(sum_f.log() - logits_fV.mul_(exp_fV).sum(-1) / sum_f)
                 if prob_NV is not None:
                     torch.div(exp_fV, sum_f[:, None], out=prob_NV[start + row : start + row + len(target_f)])
+
+        for start in range(0, len(hidden_ND), rows):
+            hidden_nD = hidden_ND[start : start + rows]
+            work(hidden_nD @ weight_DV if packed is None else packed(hidden_nD), start)
         logp_N = torch.cat(logps)
         entropy_N = torch.cat(entropies) if with_entropy else logp_N.new_zeros(0)
         ctx.save_for_backward(hidden_ND, weight_VD, target_N, entropy_N)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rlaif.policy.fused_update import can_fuse_update, flat_hidden
 from rlaif.policy.head import token_logps
 from rlaif.policy.model import Policy
 from rlaif.policy.packing import Group, Member, Packed, TreePlan, pack, pad, plan
@@ -143,6 +144,9 @@ def hidden_states(policy: Policy, groups: list[Group], prompt_gradient: bool = T
             if not prompt_gradient and all(len(group.prompt_ids) > 1 for group in groups):
                 return _after_prompts(policy, groups)
             packed = pack(groups, policy.first_position, policy.device)
+            if can_fuse_update(policy):
+                with torch.autocast("cpu", enabled=False):  # it casts by itself
+                    return flat_hidden(policy, packed), packed.target_M, packed.row_M, packed.time_M
             hidden_ND = _flat_hidden(policy, packed, slice(None), packed.tree)
             return hidden_ND[packed.source_M], packed.target_M, packed.row_M, packed.time_M
         else:

@@ -1,0 +1,336 @@
+"""The update's own way through the layers of the Llama family, on a processor: the same sums as the transformers module, in fewer passes over memory.
+
+A layer is two functions with attention between them, each with its backward pass written out:
+
+    hidden -> norm, one product for queries, keys and values, rotation -> rows as attention wants them      (`_Before`)
+    attention's output -> flat again, output product, residual, norm, gated MLP, residual                   (`_After`)
+
+What that saves, beside autograd over the module: projections that share an input are one product, in both directions; a tensor is cast once,
+not once for each product that reads it; moving rows between the flat layout and attention's padded ones is a gather in both directions (a row's
+place is known, so nothing has to be added up row by row); and heads that share keys are laid out as query positions by that same gather.
+
+Master weights and the residual stream are float32, products run in the compute type, attention and norms in float32, as under autocast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import scaled_dot_product_attention, silu
+
+from rlaif.policy.fused import can_fuse
+from rlaif.policy.model import Policy
+from rlaif.policy.packing import Packed
+
+
+def can_fuse_update(policy: Policy) -> bool:
+    """True where `flat_hidden` is the model: on a processor, whole and trainable or frozen weights, activations kept."""
+    plain = not policy.is_lora and policy.shards is None and policy.device.type == "cpu"
+    return plain and can_fuse(policy) and not any(getattr(layer, "gradient_checkpointing", False) for layer in policy.base.model.layers)
+
+
+def flat_hidden(policy: Policy, packed: Packed) -> Tensor:
+    """Hidden states that predict the actions of a flat micro-batch, after the last norm: [M, D], float32, differentiable."""
+    model, config = policy.base.model, policy.config
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    places = _places(packed, heads, kv_heads, size)
+    hidden_ND = torch.nn.functional.embedding(packed.input_ids_N, model.embed_tokens.weight).float()
+    cos_NS, sin_NS = (x[0].float() for x in model.rotary_emb(hidden_ND, packed.position_N[None]))
+    half = size // 2
+    signed_NS = torch.cat([-sin_NS[:, :half], sin_NS[:, half:]], dim=-1)
+    turn = (cos_NS[:, None], signed_NS[:, None])
+    how = _How(policy.compute_dtype, config.rms_norm_eps, places, turn)
+    for layer in model.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        head_norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
+        q_P, k_P, v_P, q_B, k_B, v_B = _Before.apply(
+            how,
+            hidden_ND,
+            layer.input_layernorm.weight,
+            *(projection.weight for projection in projections),
+            *(projection.bias for projection in projections),
+            *(None if norm is None else norm.weight for norm in head_norms),
+        )
+        out_P = scaled_dot_product_attention(q_P, k_P, v_P, attn_mask=places.prompt_bias, scale=attention.scaling)
+        out_B = scaled_dot_product_attention(q_B, k_B, v_B, attn_mask=places.completion_bias, scale=attention.scaling)
+        hidden_ND = _After.apply(
+            how,
+            hidden_ND,
+            out_P,
+            out_B,
+            attention.o_proj.weight,
+            layer.post_attention_layernorm.weight,
+            mlp.gate_proj.weight,
+            mlp.up_proj.weight,
+            mlp.down_proj.weight,
+        )
+    return model.norm(hidden_ND.index_select(0, packed.source_M))
+
+
+# -- where a flat row stands in attention's layouts ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Rows of the flat layout are counted as token * kv heads + kv head: one holds a token's key of that head, or all queries that use it.
+
+    prompt_rows [P, h, S], completion_rows [B, h, T], key_rows [B, h, S + T]: the flat row at each place of the padded layouts, `nobody` (one past
+    the last) at padding. prompt_at, completion_at, own_key_at: for the flat rows of prompts, and of completions, their place in those layouts.
+    """
+
+    heads: int
+    kv_heads: int
+    size: int
+    nobody: int
+    members: list[int]
+    prompt_rows: Tensor
+    completion_rows: Tensor
+    key_rows: Tensor
+    prompt_at: Tensor
+    completion_at: Tensor
+    own_key_at: Tensor
+    prompt_bias: Tensor
+    completion_bias: Tensor
+
+
+def _places(packed: Packed, heads: int, kv_heads: int, size: int) -> _Places:
+    tree, device = packed.tree, packed.input_ids_N.device
+    repeats, tokens = heads // kv_heads, len(packed.input_ids_N)
+    (P, S), (_, T) = tree.prompt_PS.shape, tree.completion_BT.shape
+    in_prompts = int((tree.unpad_N < P * S).sum())
+    prompt_N, completion_N = tree.unpad_N[:in_prompts], tree.unpad_N[in_prompts:] - P * S
+    head_h = torch.arange(kv_heads, device=device)
+
+    def rows(flat_RL: Tensor, real_at_N: Tensor) -> Tensor:
+        """Flat positions [R, L] to flat rows [R, h, L]."""
+        real_RL = torch.zeros(flat_RL.numel(), dtype=torch.bool, device=device).index_fill_(0, real_at_N, True).view_as(flat_RL)
+        return torch.where(real_RL[:, None], flat_RL[:, None] * kv_heads + head_h[:, None], tokens * kv_heads)
+
+    def at(place_N: Tensor, length: int, offset: int, total: int) -> Tensor:
+        """Places in [R, length] to places of all heads in [R, h, total], rows of `length` beginning at `offset`."""
+        row_N, column_N = place_N // length, place_N % length
+        return ((row_N[:, None] * kv_heads + head_h) * total + offset + column_N[:, None]).flatten()
+
+    prompt_rows, completion_rows = rows(tree.prompt_PS, prompt_N), rows(tree.completion_BT, completion_N)
+    causal_SS = torch.ones(S, S, dtype=torch.bool, device=device).tril()
+
+    def bias(visible: Tensor) -> Tensor:
+        """For queries in order of (token, head of the group)."""
+        hidden = torch.zeros(visible.shape, device=device).masked_fill_(~visible, torch.finfo(torch.float32).min)
+        return hidden.repeat_interleave(repeats, dim=-2)
+
+    return _Places(
+        heads,
+        kv_heads,
+        size,
+        tokens * kv_heads,
+        tree.parent_B.bincount().tolist(),
+        prompt_rows,
+        completion_rows,
+        torch.cat([prompt_rows.index_select(0, tree.parent_B), completion_rows], dim=-1),
+        at(prompt_N, S, 0, S),
+        at(completion_N, T, 0, T),
+        at(completion_N, T, S, S + T),
+        bias(causal_SS)[None, None],
+        bias(tree.visible_BTK)[:, None],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What all layers share. turn: cos and signed sin, [N, 1, size]; x is rotated as x * cos + roll(x) * sin."""
+
+    dtype: torch.dtype
+    eps: float
+    places: _Places
+    turn: tuple[Tensor, Tensor]
+
+
+def _padded(flat: Tensor, rows: Tensor) -> Tensor:
+    """Flat rows [N * h + 1, n * size] at their places: [R, h, L * n, size] of places [R, h, L]."""
+    return flat.index_select(0, rows.flatten())
+
+
+# -- norms, rotations ----------------------------------------------------------------------------------------------------------------
+
+
+def _inverse_rms(x: Tensor, eps: float) -> Tensor:
+    """1 / sqrt(mean(x^2) + eps) over the last axis, kept as an axis of 1."""
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+
+
+def _norm_backward(grad: Tensor, x: Tensor, inverse: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of y = x * inverse * weight by x and by the weight. Uses up `grad`.
+
+    With n = x * inverse: dx = inverse * (g w - n mean(g w n)), and dw is the sum of g n over the first axis.
+    """
+    normed = x * inverse
+    product = grad * normed
+    by_weight = product.sum(0)
+    mean = product.mul_(weight).mean(-1, keepdim=True)
+    return grad.mul_(weight).addcmul_(normed, mean, value=-1.0).mul_(inverse), by_weight
+
+
+def _rotate(x_NHS: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    cos, sin = turn
+    return torch.addcmul(x_NHS * cos, x_NHS.roll(x_NHS.shape[-1] // 2, -1), sin)
+
+
+def _rotate_backward(grad_NHS: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    cos, sin = turn
+    return (grad_NHS * sin).roll(grad_NHS.shape[-1] // 2, -1).addcmul_(grad_NHS, cos)
+
+
+def _joined(weights: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
+    """Weights [out, in] of products with one input, as one, in the compute type."""
+    out = weights[0].new_empty(sum(map(len, weights)), weights[0].shape[1], dtype=dtype)
+    for part, weight in zip(out.split([len(weight) for weight in weights]), weights, strict=True):
+        part.copy_(weight)
+    return out
+
+
+# -- the two halves of a layer -------------------------------------------------------------------------------------------------------
+
+
+class _Before(torch.autograd.Function):
+    """Residual stream [N, D] to queries, keys and values of prompts [P, h, ...] and of completions [B, h, ...].
+
+    A completion's keys and values begin with its prompt's.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, how: _How, hidden_ND: Tensor, norm: Tensor, *weights: Tensor | None) -> tuple[Tensor, ...]:
+        (wq, wk, wv), biases, head_norms = weights[:3], weights[3:6], weights[6:]
+        places = how.places
+        heads, kv_heads, size = places.heads, places.kv_heads, places.size
+        inverse_N1 = _inverse_rms(hidden_ND, how.eps)
+        x_ND = (hidden_ND * inverse_N1).mul_(norm).to(how.dtype)
+        weight = _joined((wq, wk, wv), how.dtype)  # pyright: ignore[reportArgumentType]
+        qkv = torch.nn.functional.linear(x_ND, weight)
+        if biases[0] is not None:
+            qkv += torch.cat(biases).to(how.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        qkv = qkv.view(len(hidden_ND), -1, size)
+        qk = qkv[:, : heads + kv_heads].float()
+        raw, inverse = None, None
+        if head_norms[0] is not None:
+            raw, inverse = qk, _inverse_rms(qk, how.eps)
+            qk = (qk * inverse).mul_(_by_head(head_norms, heads, kv_heads))
+        qk = _rotate(qk, how.turn)
+
+        def rows(x_NHS: Tensor) -> Tensor:
+            """One row more than there are, for padding to take."""
+            out = x_NHS.new_empty(places.nobody + 1, x_NHS.shape[1] // kv_heads * size, dtype=torch.float32)
+            out[:-1].view_as(x_NHS).copy_(x_NHS)
+            out[-1] = 0
+            return out
+
+        q, k, v = rows(qk[:, :heads]), rows(qk[:, heads:]), rows(qkv[:, heads + kv_heads :])
+        ctx.save_for_backward(hidden_ND, inverse_N1, norm, x_ND, weight, raw, inverse, *head_norms)
+        ctx.how, ctx.sizes, ctx.biased = how, [len(w) for w in (wq, wk, wv)], biases[0] is not None  # pyright: ignore[reportArgumentType]
+
+        def padded(flat: Tensor, at: Tensor) -> Tensor:
+            return _padded(flat, at).view(*at.shape[:2], -1, size)
+
+        here, there = places.prompt_rows, places.completion_rows
+        return padded(q, here), padded(k, here), padded(v, here), padded(q, there), padded(k, places.key_rows), padded(v, places.key_rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_ND, inverse_N1, norm, x_ND, weight, raw, inverse, *head_norms = ctx.saved_tensors
+        how: _How = ctx.how
+        places = how.places
+        heads, kv_heads, size = places.heads, places.kv_heads, places.size
+        q_P, k_P, v_P, q_B, k_B, v_B = grads
+        N, S = len(hidden_ND), places.prompt_rows.shape[-1]
+        grad = hidden_ND.new_empty(N, heads + 2 * kv_heads, size)
+        ours = len(places.prompt_at) // kv_heads  # tokens of prompts, which come first
+
+        def flat(prompts: Tensor, completions: Tensor, at: Tensor, into_NHS: Tensor) -> None:
+            width = into_NHS.shape[1] // kv_heads * size
+            for part, padded, places_of in ((into_NHS[:ours], prompts, places.prompt_at), (into_NHS[ours:], completions, at)):
+                part.copy_(padded.reshape(-1, width).index_select(0, places_of).view(part.shape))
+
+        def with_members(prompts: Tensor, completions: Tensor) -> Tensor:
+            """A prompt's keys are read by itself and by all its completions."""
+            return prompts + torch.stack([part.sum(0) for part in completions[:, :, :S].split(places.members)])
+
+        flat(q_P, q_B, places.completion_at, grad[:, :heads])
+        flat(with_members(k_P, k_B), k_B, places.own_key_at, grad[:, heads : heads + kv_heads])
+        flat(with_members(v_P, v_B), v_B, places.own_key_at, grad[:, heads + kv_heads :])
+        qk = _rotate_backward(grad[:, : heads + kv_heads], how.turn)
+        by_head_norms: list[Tensor | None] = [None, None]
+        if raw is not None:
+            qk, by_weight = _norm_backward(qk, raw, inverse, _by_head(head_norms, heads, kv_heads))
+            by_head_norms = list(by_weight.split([heads, kv_heads]))
+            by_head_norms = [part.sum(0) for part in by_head_norms]  # pyright: ignore[reportOptionalMemberAccess]
+        grad[:, : heads + kv_heads] = qk
+        grad = grad.view(N, -1)
+        by_biases = grad.sum(0).split(ctx.sizes) if ctx.biased else [None] * 3
+        grad = grad.to(how.dtype)
+        by_weights = (grad.t() @ x_ND).float().split(ctx.sizes) if ctx.needs_input_grad[3] else [None] * 3
+        by_hidden, by_norm = _norm_backward((grad @ weight).float(), hidden_ND, inverse_N1, norm)
+        return None, by_hidden, by_norm, *by_weights, *by_biases, *by_head_norms
+
+
+def _by_head(head_norms: Any, heads: int, kv_heads: int) -> Tensor:
+    """Qwen3's norms of queries and keys, [heads + kv heads, size]."""
+    q_norm, k_norm = head_norms
+    return torch.cat([q_norm.expand(heads, -1), k_norm.expand(kv_heads, -1)])
+
+
+class _After(torch.autograd.Function):
+    """Attention's output of prompts and completions, and the residual stream before it, to the residual stream after the layer."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, how: _How, hidden_ND: Tensor, out_P: Tensor, out_B: Tensor, wo: Tensor, norm: Tensor, gate: Tensor, up: Tensor, down: Tensor
+    ) -> Tensor:
+        places, dtype = how.places, how.dtype
+        width = places.heads // places.kv_heads * places.size
+        mixed = hidden_ND.new_empty(places.nobody, width)
+        ours = len(places.prompt_at)
+        torch.index_select(out_P.reshape(-1, width), 0, places.prompt_at, out=mixed[:ours])
+        torch.index_select(out_B.reshape(-1, width), 0, places.completion_at, out=mixed[ours:])
+        mixed_ND = mixed.view(len(hidden_ND), -1).to(dtype)
+        wo, wd = wo.to(dtype), down.to(dtype)
+        between_ND = hidden_ND + mixed_ND @ wo.t()
+        inverse_N1 = _inverse_rms(between_ND, how.eps)
+        x_ND = (between_ND * inverse_N1).mul_(norm).to(dtype)
+        wg, wu = (weight := _joined((gate, up), dtype)).chunk(2)
+        # one product, then apart: what follows goes twice as fast over tensors without gaps
+        gate_NF, up_NF = (part.contiguous() for part in (x_ND @ weight.t()).chunk(2, dim=-1))
+        silu_NF = silu(gate_NF)
+        ctx.save_for_backward(mixed_ND, wo, between_ND, inverse_N1, norm, x_ND, wg, wu, gate_NF, up_NF, silu_NF, wd)
+        ctx.how, ctx.shapes = how, (out_P.shape, out_B.shape)
+        return between_ND + (silu_NF * up_NF) @ wd.t()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
+        mixed_ND, wo, between_ND, inverse_N1, norm, x_ND, wg, wu, gate_NF, up_NF, silu_NF, wd = ctx.saved_tensors
+        places, dtype = ctx.how.places, ctx.how.dtype
+        learns = ctx.needs_input_grad[4]
+        grad = grad_ND.to(dtype)
+        by_down = (grad.t() @ (silu_NF * up_NF)).float() if learns else None
+        inner = grad @ wd
+        by_up_NF = silu_NF * inner
+        by_gate_NF = torch.ops.aten.silu_backward(inner.mul_(up_NF), gate_NF)
+        by_gate, by_up = ((by_gate_NF.t() @ x_ND).float(), (by_up_NF.t() @ x_ND).float()) if learns else (None, None)
+        by_x = torch.addmm(by_gate_NF @ wg, by_up_NF, wu).float()
+        by_between, by_norm = _norm_backward(by_x, between_ND, inverse_N1, norm)
+        by_between += grad_ND
+        grad = by_between.to(dtype)
+        by_wo = (grad.t() @ mixed_ND).float() if learns else None
+        width = places.heads // places.kv_heads * places.size
+        mixed = between_ND.new_empty(places.nobody + 1, width)
+        mixed[:-1].view(len(grad), -1).copy_(grad @ wo)
+        mixed[-1] = 0  # padding's
+        by_P, by_B = (_padded(mixed, rows).view(shape) for rows, shape in zip((places.prompt_rows, places.completion_rows), ctx.shapes, strict=True))
+        return None, by_between, by_P, by_B, by_wo, by_norm, by_gate, by_up, by_down
