@@ -40,6 +40,9 @@ TRL_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 """What TRL is tried with; 0 is all completions at once. bf16 weights train with less precision than our float32 master weights, but sample faster.
 keep_memory: with our allocator's settings (policy/memory.py), which TRL does not have by itself."""
 
+WARM_UP = 2
+"""Steps of each side before the rounds: in the first two, memory still grows."""
+
 MARK = "@@ "
 
 
@@ -94,8 +97,9 @@ def compare(args: argparse.Namespace, dtype: str) -> dict[str, Any]:
     best = args.trl_setting or min(trials, key=trials.get)
     sides = {"ours": Worker(args, "ours", dtype), "trl": Worker(args, "trl", dtype, best)}
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
-    for worker in sides.values():
-        worker.ask()
+    for _ in range(WARM_UP):
+        for worker in sides.values():
+            worker.ask()
     for _ in range(args.rounds):
         for side, worker in sides.items():
             found[side].append(worker.ask())
