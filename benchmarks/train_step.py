@@ -130,7 +130,7 @@ def show(result: dict[str, Any], rows: int) -> None:
 def sweep(args: argparse.Namespace, dtype: str) -> dict[str, Any]:
     """Our step over the number of completions, in groups of `--group`; a warm-up step and then the best of `--rounds` for each."""
     steps: dict[int, float] = {}
-    for rows in (16, 32, 64, 128, 256, 512):
+    for rows in args.sizes:
         args.prompts = max(1, rows // args.group)
         worker = Worker(args, "ours", dtype)
         worker.ask()
@@ -157,6 +157,7 @@ def main() -> None:
         help="take this one and try no other",
     )
     parser.add_argument("--sweep", action="store_true")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[16, 32, 64, 128, 256, 512], help="completions, for --sweep")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
