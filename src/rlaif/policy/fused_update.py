@@ -268,8 +268,7 @@ class _Before(torch.autograd.Function):
         by_head_norms: list[Tensor | None] = [None, None]
         if raw is not None:
             qk, by_weight = _norm_backward(qk, raw, inverse, _by_head(head_norms, heads, kv_heads))
-            by_head_norms = list(by_weight.split([heads, kv_heads]))
-            by_head_norms = [part.sum(0) for part in by_head_norms]  # pyright: ignore[reportOptionalMemberAccess]
+            by_head_norms = [part.sum(0) for part in by_weight.split([heads, kv_heads])]
         grad[:, : heads + kv_heads] = qk
         grad = grad.view(N, -1)
         by_biases = grad.sum(0).split(ctx.sizes) if ctx.biased else [None] * 3
