@@ -39,6 +39,17 @@ def can_fuse(policy: Policy) -> bool:
     )
 
 
+def head_size(config: Any) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def rotations(rotary: nn.Module, like: Tensor, position_N: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and signed sin for x * cos + roll(x) * sin, half a head's size being rolled: [N, 1, size], float32, where `like` is."""
+    cos_NS, sin_NS = (x[0].float() for x in rotary(like, position_N[None]))
+    sin_NS[:, : sin_NS.shape[-1] // 2] *= -1
+    return cos_NS[:, None], sin_NS[:, None]
+
+
 @dataclass(slots=True)
 class _Layer:
     qkv: PackedLinear
@@ -63,7 +74,7 @@ class FusedWeights:
         self.frozen = frozen
         self.dtype, self.device = policy.compute_dtype, policy.device
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.size = head_size(config)
         self.eps = config.rms_norm_eps
         self.rotary: nn.Module = policy.base.model.rotary_emb
         self.head = self._linear()
@@ -103,12 +114,10 @@ class FusedWeights:
 
     def rotations(self, position_N: Tensor) -> tuple[Tensor, Tensor]:
         """cos and signed sin for x * cos + roll(x) * sin over query and key heads, [N, heads + kv heads, size]; queries are scaled too."""
-        cos_N, sin_N = self.rotary(self.norm_out, position_N[None])
-        sign = torch.ones(self.size, device=self.device)
-        sign[: self.size // 2] = -1
+        cos, sin = rotations(self.rotary, self.norm_out, position_N)
         scale = torch.ones(self.heads + self.kv_heads, 1, device=self.device)
         scale[: self.heads] = self.size**-0.5
-        return cos_N[0].float()[:, None] * scale, (sin_N[0].float() * sign)[:, None] * scale
+        return cos * scale, sin * scale
 
     def run(
         self,

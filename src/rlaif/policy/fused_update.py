@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-from rlaif.policy.fused import can_fuse
+from rlaif.policy.fused import can_fuse, head_size, rotations
 from rlaif.policy.model import Policy
 from rlaif.policy.packing import Packed
 
@@ -37,14 +37,10 @@ def flat_hidden(policy: Policy, packed: Packed) -> Tensor:
     """Hidden states that predict the actions of a flat micro-batch, after the last norm: [M, D], float32, differentiable."""
     model, config = policy.base.model, policy.config
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    size = head_size(config)
     places = _places(packed, heads, kv_heads, size)
     hidden_ND = torch.nn.functional.embedding(packed.input_ids_N, model.embed_tokens.weight).float()
-    cos_NS, sin_NS = (x[0].float() for x in model.rotary_emb(hidden_ND, packed.position_N[None]))
-    half = size // 2
-    signed_NS = torch.cat([-sin_NS[:, :half], sin_NS[:, half:]], dim=-1)
-    turn = (cos_NS[:, None], signed_NS[:, None])
-    how = _How(policy.compute_dtype, config.rms_norm_eps, places, turn)
+    how = _How(policy.compute_dtype, config.rms_norm_eps, places, rotations(model.rotary_emb, hidden_ND, packed.position_N))
     for layer in model.layers:
         attention, mlp = layer.self_attn, layer.mlp
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
@@ -152,9 +148,17 @@ class _How:
     turn: tuple[Tensor, Tensor]
 
 
-def _padded(flat: Tensor, rows: Tensor) -> Tensor:
-    """Flat rows [N * h + 1, n * size] at their places: [R, h, L * n, size] of places [R, h, L]."""
-    return flat.index_select(0, rows.flatten())
+def _rows(x: Tensor, places: _Places) -> Tensor:
+    """[N, n * h * size] in any shape as float32 flat rows [N * h + 1, n * size]; the last one is zeros, for padding to take."""
+    out = x.new_empty(places.nobody + 1, x.numel() // places.nobody, dtype=torch.float32)
+    out[:-1].view(x.shape).copy_(x)
+    out[-1] = 0
+    return out
+
+
+def _padded(rows: Tensor, at: Tensor, size: int) -> Tensor:
+    """Flat rows [N * h + 1, n * size] at the places `at` [R, h, L]: [R, h, L * n, size]."""
+    return rows.index_select(0, at.flatten()).view(*at.shape[:2], -1, size)
 
 
 # -- norms, rotations ----------------------------------------------------------------------------------------------------------------
@@ -222,23 +226,11 @@ class _Before(torch.autograd.Function):
             raw, inverse = qk, _inverse_rms(qk, how.eps)
             qk = (qk * inverse).mul_(_by_head(head_norms, heads, kv_heads))
         qk = _rotate(qk, how.turn)
-
-        def rows(x_NHS: Tensor) -> Tensor:
-            """One row more than there are, for padding to take."""
-            out = x_NHS.new_empty(places.nobody + 1, x_NHS.shape[1] // kv_heads * size, dtype=torch.float32)
-            out[:-1].view_as(x_NHS).copy_(x_NHS)
-            out[-1] = 0
-            return out
-
-        q, k, v = rows(qk[:, :heads]), rows(qk[:, heads:]), rows(qkv[:, heads + kv_heads :])
+        q, k, v = (_rows(x, places) for x in (qk[:, :heads], qk[:, heads:], qkv[:, heads + kv_heads :]))
         ctx.save_for_backward(hidden_ND, inverse_N1, norm, x_ND, weight, raw, inverse, *head_norms)
         ctx.how, ctx.sizes, ctx.biased = how, [len(w) for w in (wq, wk, wv)], biases[0] is not None  # pyright: ignore[reportArgumentType]
-
-        def padded(flat: Tensor, at: Tensor) -> Tensor:
-            return _padded(flat, at).view(*at.shape[:2], -1, size)
-
-        here, there = places.prompt_rows, places.completion_rows
-        return padded(q, here), padded(k, here), padded(v, here), padded(q, there), padded(k, places.key_rows), padded(v, places.key_rows)
+        here, there, keys = places.prompt_rows, places.completion_rows, places.key_rows
+        return tuple(_padded(x, at, size) for x, at in ((q, here), (k, here), (v, here), (q, there), (k, keys), (v, keys)))
 
     @staticmethod
     @once_differentiable
@@ -307,7 +299,7 @@ class _After(torch.autograd.Function):
         gate_NF, up_NF = (part.contiguous() for part in (x_ND @ weight.t()).chunk(2, dim=-1))
         silu_NF = silu(gate_NF)
         ctx.save_for_backward(mixed_ND, wo, between_ND, inverse_N1, norm, x_ND, wg, wu, gate_NF, up_NF, silu_NF, wd)
-        ctx.how, ctx.shapes = how, (out_P.shape, out_B.shape)
+        ctx.how = how
         return between_ND + (silu_NF * up_NF) @ wd.t()
 
     @staticmethod
@@ -327,9 +319,6 @@ class _After(torch.autograd.Function):
         by_between += grad_ND
         grad = by_between.to(dtype)
         by_wo = (grad.t() @ mixed_ND).float() if learns else None
-        width = places.heads // places.kv_heads * places.size
-        mixed = between_ND.new_empty(places.nobody + 1, width)
-        mixed[:-1].view(len(grad), -1).copy_(grad @ wo)
-        mixed[-1] = 0  # padding's
-        by_P, by_B = (_padded(mixed, rows).view(shape) for rows, shape in zip((places.prompt_rows, places.completion_rows), ctx.shapes, strict=True))
+        mixed = _rows(grad @ wo, places)
+        by_P, by_B = (_padded(mixed, at, places.size) for at in (places.prompt_rows, places.completion_rows))
         return None, by_between, by_P, by_B, by_wo, by_norm, by_gate, by_up, by_down

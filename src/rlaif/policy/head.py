@@ -8,6 +8,7 @@ it keeps only log p(target) and the entropy, and the backward pass computes each
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,10 +77,11 @@ class _LinearLogps(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         logps, entropies = [], []
         prob_NV = hidden_ND.new_empty(len(hidden_ND), len(weight_VD), dtype=backward_dtype) if keep else None
-        packed = PackedLinear(torch.float32, hidden_ND.device) if len(hidden_ND) >= PACK_ROWS and hidden_ND.device.type == "cpu" else None
-        if packed is not None:
-            packed.load(weight_VD, None, rows)
-        weight_DV = weight_VD.float().t()
+        if len(hidden_ND) >= PACK_ROWS and hidden_ND.device.type == "cpu":
+            product = PackedLinear(torch.float32, hidden_ND.device)
+            product.load(weight_VD, None, rows)
+        else:
+            product = partial(nn.functional.linear, weight=weight_VD.float())
         few = max(1, CACHE_BYTES // (4 * len(weight_VD)))
         spare_fV = hidden_ND.new_empty(min(few, len(hidden_ND)) if with_entropy else 0, len(weight_VD))
 
@@ -99,8 +101,7 @@ class _LinearLogps(torch.autograd.Function):
                     torch.div(exp_fV, sum_f[:, None], out=prob_NV[start + row : start + row + len(target_f)])
 
         for start in range(0, len(hidden_ND), rows):
-            hidden_nD = hidden_ND[start : start + rows]
-            work(hidden_nD @ weight_DV if packed is None else packed(hidden_nD), start)
+            work(product(hidden_ND[start : start + rows]), start)
         logp_N = torch.cat(logps)
         entropy_N = torch.cat(entropies) if with_entropy else logp_N.new_zeros(0)
         ctx.save_for_backward(hidden_ND, weight_VD, target_N, entropy_N)
