@@ -9,7 +9,7 @@ What that saves, beside autograd over the module: projections that share an inpu
 not once for each product that reads it; moving rows between the flat layout and attention's padded ones is a gather in both directions (a row's
 place is known, so nothing has to be added up row by row); and heads that share keys are laid out as query positions by that same gather.
 
-Master weights and the residual stream are float32, products run in the compute type, attention and norms in float32, as under autocast.
+Master weights and the residual stream are float32, products run in the compute type, scores, softmax and norms in float32, as under autocast.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import scaled_dot_product_attention, silu
+from torch.nn.functional import silu
 
 from rlaif.policy.fused import can_fuse, head_size, rotations
+from rlaif.policy.kept_attention import attend
 from rlaif.policy.model import Policy
 from rlaif.policy.packing import Packed
 
@@ -53,8 +54,8 @@ def flat_hidden(policy: Policy, packed: Packed) -> Tensor:
             *(projection.bias for projection in projections),
             *(None if norm is None else norm.weight for norm in head_norms),
         )
-        out_P = scaled_dot_product_attention(q_P, k_P, v_P, attn_mask=places.prompt_bias, scale=attention.scaling)
-        out_B = scaled_dot_product_attention(q_B, k_B, v_B, attn_mask=places.completion_bias, scale=attention.scaling)
+        out_P = attend(q_P, k_P, v_P, places.prompt_bias, attention.scaling, how.dtype)
+        out_B = attend(q_B, k_B, v_B, places.completion_bias, attention.scaling, how.dtype)
         hidden_ND = _After.apply(
             how,
             hidden_ND,
@@ -149,8 +150,8 @@ class _How:
 
 
 def _rows(x: Tensor, places: _Places) -> Tensor:
-    """[N, n * h * size] in any shape as float32 flat rows [N * h + 1, n * size]; the last one is zeros, for padding to take."""
-    out = x.new_empty(places.nobody + 1, x.numel() // places.nobody, dtype=torch.float32)
+    """[N, n * h * size] in any shape as flat rows [N * h + 1, n * size]; the last one is zeros, for padding to take."""
+    out = x.new_empty(places.nobody + 1, x.numel() // places.nobody)
     out[:-1].view(x.shape).copy_(x)
     out[-1] = 0
     return out
@@ -251,7 +252,7 @@ class _Before(torch.autograd.Function):
 
         def with_members(prompts: Tensor, completions: Tensor) -> Tensor:
             """A prompt's keys are read by itself and by all its completions."""
-            return prompts + torch.stack([part.sum(0) for part in completions[:, :, :S].split(places.members)])
+            return prompts + torch.stack([part.sum(0, dtype=torch.float32) for part in completions[:, :, :S].split(places.members)])
 
         flat(q_P, q_B, places.completion_at, grad[:, :heads])
         flat(with_members(k_P, k_B), k_B, places.own_key_at, grad[:, heads : heads + kv_heads])
@@ -285,11 +286,11 @@ class _After(torch.autograd.Function):
     ) -> Tensor:
         places, dtype = how.places, how.dtype
         width = places.heads // places.kv_heads * places.size
-        mixed = hidden_ND.new_empty(places.nobody, width)
+        mixed = out_P.new_empty(places.nobody, width)  # of the compute type
         ours = len(places.prompt_at)
         torch.index_select(out_P.reshape(-1, width), 0, places.prompt_at, out=mixed[:ours])
         torch.index_select(out_B.reshape(-1, width), 0, places.completion_at, out=mixed[ours:])
-        mixed_ND = mixed.view(len(hidden_ND), -1).to(dtype)
+        mixed_ND = mixed.view(len(hidden_ND), -1)
         wo, wd = wo.to(dtype), down.to(dtype)
         between_ND = hidden_ND + mixed_ND @ wo.t()
         inverse_N1 = _inverse_rms(between_ND, how.eps)
