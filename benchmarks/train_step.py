@@ -128,12 +128,13 @@ def show(result: dict[str, Any], rows: int) -> None:
 
 
 def sweep(args: argparse.Namespace, dtype: str) -> dict[str, Any]:
-    """Our step over the number of completions, in groups of `--group`; a warm-up step and then the best of `--rounds` for each."""
+    """Our step over the number of completions, in groups of `--group`; warm-up steps and then the best of `--rounds` for each."""
     steps: dict[int, float] = {}
     for rows in args.sizes:
         args.prompts = max(1, rows // args.group)
         worker = Worker(args, "ours", dtype)
-        worker.ask()
+        for _ in range(WARM_UP):
+            worker.ask()
         steps[rows] = min(worker.ask()["step_s"] for _ in range(args.rounds))
         worker.close()
         print(f"{dtype} {rows:4} completions: {steps[rows]:7.2f} s, {1000 * steps[rows] / rows:6.0f} ms each", flush=True)
@@ -169,7 +170,8 @@ def main() -> None:
             result = sweep(args, dtype)
         elif args.profile:
             worker = Worker(args, "ours", dtype)
-            worker.ask()
+            for _ in range(WARM_UP):
+                worker.ask()
             result = {"dtype": dtype} | worker.ask("profile")
             worker.close()
             if not args.json:

@@ -3,7 +3,8 @@
 On two cores a decoding step of 64 rows is bounded by the matrix products (about 50 ms for 135M parameters in bf16), so everything else must
 stay small beside them. Against running the transformers module:
 - projections that share an input are one product; weights are kept in the blocked layout that oneDNN computes in (packed once an episode);
-- keys and values live in float32 tensors allocated once; grouped-query heads are query positions of their shared key, never repeated keys;
+- keys live in float32 and values in the compute type, in tensors allocated once; grouped-query heads are query positions of their shared
+  key, never repeated keys;
 - the prompt's keys are stored once per group and attended by all its rows in one product. With o_p, lse_p the attention output and log
   normaliser over the prompt and s_t the scores of own tokens, the exact attention over both is softmax([lse_p, s_1..s_t]) @ [o_p, v_1..v_t].
 The residual stream is float32, as it is under autocast in training, which keeps the sampler's probabilities close to the trainer's.
@@ -172,7 +173,8 @@ class FusedDecoder:
         # keys and values apart: [slots, heads, tokens, size] cut to any length can be seen as [slots * heads, ...] without a copy
         def allocate(slots: int, tokens: int) -> list[tuple[Tensor, Tensor]]:
             shape = (slots, w.kv_heads, tokens, w.size)
-            return [(torch.zeros(shape, device=self.device), torch.zeros(shape, device=self.device)) for _ in range(layers)]
+            keys, values = ([torch.zeros(shape, device=self.device, dtype=dtype) for _ in range(layers)] for dtype in (torch.float32, w.dtype))
+            return list(zip(keys, values, strict=True))
 
         self.prompt_kv, self.own_kv = allocate(self.prompt_slots, prompt_tokens), allocate(rows, new_tokens)
         self.parents: list[int] = []  # of each row in use: its prompt's slot
@@ -253,29 +255,35 @@ class FusedDecoder:
         length_R = torch.tensor(self.own_lengths, device=self.device)
         row_R = torch.arange(R, device=self.device)
         T = max(self.own_lengths) + 1
-        bias = None
-        if min(self.own_lengths) + 1 < T:
+        in_step, bias = min(self.own_lengths) + 1 == T, None
+        if not in_step:
             unseen_RT = torch.arange(T, device=self.device) > length_R[:, None]
             bias = torch.zeros(R, T, device=self.device).masked_fill_(unseen_RT, -torch.inf)[:, None].repeat_interleave(h, 0)
 
         def attend(index: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             own = self.own_kv[index]
-            own[0][row_R, :, length_R], own[1][row_R, :, length_R] = k, v.float()
+            for store, new in zip(own, (k, v), strict=True):
+                if in_step:
+                    store[:R, :, T - 1] = new
+                else:
+                    store[row_R, :, length_R] = new
             # prompts: the rows of a group are query positions of one product over the prompt's keys
             q_grid = (q if plan["grid"] is None else q[plan["grid"]]).view(P, width, h, self.repeats, D)
             q_grid = q_grid.transpose(1, 2).reshape(P * h, width * self.repeats, D)
             keys, values = (x[:P, :, : plan["longest"]].flatten(0, 1) for x in self.prompt_kv[index])
             scores = _scores(q_grid, keys, plan["bias"])
-            lse = scores.logsumexp(-1, keepdim=True)
-            seen = torch.cat([torch.bmm(scores.softmax(-1), values), lse], dim=-1)
+            prob = scores.softmax(-1)
+            # the highest probability is exp(highest score - lse), which spares a second pass of exponentials
+            lse = scores.amax(-1, keepdim=True) - prob.amax(-1, keepdim=True).log()
+            seen = torch.cat([torch.bmm(prob.to(w.dtype), values), lse], dim=-1)
             seen = seen.view(P, h, width, self.repeats, D + 1).transpose(1, 2).reshape(P * width, h, self.repeats, D + 1)
             seen = (seen if plan["cell_R"] is None else seen[plan["cell_R"]]).flatten(0, 1)
             # own tokens, with the prompt as one more column
             keys, values = (x[:R, :, :T].flatten(0, 1) for x in own)
             scores = _scores(q.reshape(R * h, self.repeats, D), keys, bias)
             weight = torch.cat([seen[..., D:], scores], dim=-1).softmax(-1)
-            mixed = torch.bmm(weight[..., 1:], values).addcmul_(weight[..., :1], seen[..., :D])
-            return mixed.view(R, -1)
+            mixed = torch.bmm(weight[..., 1:].to(w.dtype), values).float()
+            return mixed.addcmul_(weight[..., :1], seen[..., :D]).view(R, -1)
 
         hidden_RD = w.run(torch.tensor(token_ids, device=self.device), plan["offset_R"] + length_R, attend)
         self.own_lengths = [length + 1 for length in self.own_lengths]
