@@ -173,8 +173,7 @@ class FusedDecoder:
         # keys and values apart: [slots, heads, tokens, size] cut to any length can be seen as [slots * heads, ...] without a copy
         def allocate(slots: int, tokens: int) -> list[tuple[Tensor, Tensor]]:
             shape = (slots, w.kv_heads, tokens, w.size)
-            keys, values = ([torch.zeros(shape, device=self.device, dtype=dtype) for _ in range(layers)] for dtype in (torch.float32, w.dtype))
-            return list(zip(keys, values, strict=True))
+            return [(torch.zeros(shape, device=self.device), torch.zeros(shape, device=self.device, dtype=w.dtype)) for _ in range(layers)]
 
         self.prompt_kv, self.own_kv = allocate(self.prompt_slots, prompt_tokens), allocate(rows, new_tokens)
         self.parents: list[int] = []  # of each row in use: its prompt's slot

@@ -31,9 +31,10 @@ def attend(q_BhQD: Tensor, k_BhKD: Tensor, v_BhKD: Tensor, bias: Tensor, scale: 
     return _Kept.apply(q_BhQD, k_BhKD, v_BhKD, bias.expand(B, -1, -1, -1), scale)  # pyright: ignore[reportReturnType]
 
 
-def _parts(rows: int, bytes_each: int) -> list[slice]:
-    some = max(1, CACHE_BYTES // bytes_each)
-    return [slice(start, start + some) for start in range(0, rows, some)]
+def _parts(prob_BhQK: Tensor) -> list[slice]:
+    """A few rows of B at a time."""
+    some = max(1, CACHE_BYTES // (4 * prob_BhQK[0].numel()))
+    return [slice(start, start + some) for start in range(0, len(prob_BhQK), some)]
 
 
 def _bmm(a: Tensor, b: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ class _Kept(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
         q = q * scale
         out, prob = q.new_empty(q.shape, dtype=v.dtype), q.new_empty(*q.shape[:3], k.shape[2], dtype=v.dtype)
-        for part in _parts(len(q), 4 * prob[0].numel()):
+        for part in _parts(prob):
             scores = _bmm(q[part], k[part].mT).add_(bias[part])
             prob[part] = scores.softmax(-1)
             out[part] = _bmm(prob[part], v[part])
@@ -62,7 +63,7 @@ class _Kept(torch.autograd.Function):
         q, k, v, prob = ctx.saved_tensors
         by_q, by_k = (x.new_empty(x.shape, dtype=torch.float32) for x in (q, k))
         by_v = torch.empty_like(v)
-        for part in _parts(len(q), 4 * prob[0].numel()):
+        for part in _parts(prob):
             by_v[part] = _bmm(prob[part].mT, grad[part])
             by_prob = _bmm(grad[part], v[part].mT)
             by_scores = torch._softmax_backward_data(by_prob, prob[part], -1, v.dtype)  # sums in float32
