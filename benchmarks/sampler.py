@@ -1,11 +1,13 @@
 """Sampled tokens per second: this package's sampler beside transformers' `generate`, same model, prompts, batch and lengths, one run.
 
     python benchmarks/sampler.py --model smollm2-135m --prompts 8 --group 8 --new-tokens 80
+    python benchmarks/sampler.py --model my_model --problems builtin --eos --new-tokens 64 --repeats 8
 
-Both sides sample at temperature 1 with no top-k or top-p and are timed in turns (best of `--repeats`), so that a noisy neighbour hits both.
-`generate` is given its better setting: left-padded batch, bf16 and float32 weights each on their own, `cache_implementation` default.
-End-of-sequence is switched off by default, so both sides make exactly the same number of tokens; `--eos` lets rows end.
-The last lines are the machine's measured ceiling: the model's matrix products alone, at this batch, without anything between them.
+Both sides sample at temperature 1 with no top-k or top-p and are timed in turns, so that a noisy neighbour hits both: all tokens over all seconds,
+and the range of the turns' ratios. `generate` is given its better setting: left-padded batch, bf16 and float32 weights each on their own,
+`cache_implementation` default. End-of-sequence is switched off by default, so both sides make exactly the same number of tokens; with `--eos` rows
+end as they do in training, every turn has other problems, and only tokens up to a row's end count. `--problems` takes a set's held-out prompts.
+The last line is the machine's measured ceiling: the model's matrix products alone, at this batch, without anything between them.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from typing import Any
 
 import torch
 
 from rlaif.policy.model import Policy, load_policy
 from rlaif.policy.sampler import SamplingParams, sample
+from rlaif.problems import load_problems
+from rlaif.train.rollout import make_prompts
 
 TASKS = (
     "adds two numbers",
@@ -39,23 +44,35 @@ def chat_prompts(policy: Policy, count: int) -> list[list[int]]:
     return [policy.tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True)["input_ids"] for text in texts]
 
 
-def ours(policy: Policy, prompts: list[list[int]], group: int, new_tokens: int, eos: bool) -> tuple[int, float]:
-    """Tokens made and seconds taken by one call of `sample`."""
-    params = SamplingParams(new_tokens, stop_token_ids=None if eos else frozenset())
+def all_prompts(policy: Policy, problems: str | None, count: int) -> tuple[list[list[int]], tuple[str, ...]]:
+    """Prompts to choose a turn's `count` from, as token ids, and the texts that end an answer to them."""
+    if problems is None:
+        return chat_prompts(policy, count), ()
+    prompts, ids = make_prompts(load_problems(problems, split="test"), policy.tokenizer)
+    return ids, prompts[0].stop_texts
+
+
+def ours(policy: Policy, prompts: list[list[int]], group: int, new_tokens: int, stops: tuple[str, ...] | None, seed: int) -> tuple[int, float]:
+    """Tokens made and seconds taken by one call of `sample`. stops: texts that end a row, as the model's stop tokens do; None: nothing does."""
+    ends = {"stop_token_ids": frozenset()} if stops is None else {"stop_texts": stops}
     start = time.perf_counter()
-    samples = sample(policy, prompts, group, params, torch.Generator().manual_seed(0))
+    samples = sample(policy, prompts, group, SamplingParams(new_tokens, **ends), torch.Generator().manual_seed(seed))
     return sum(len(one.token_ids) for group_samples in samples for one in group_samples), time.perf_counter() - start
 
 
 @torch.no_grad()
-def theirs(model: torch.nn.Module, policy: Policy, prompts: list[list[int]], group: int, new_tokens: int, eos: bool) -> tuple[int, float]:
-    """Tokens made and seconds taken by `generate` on the same rows."""
+def theirs(
+    model: torch.nn.Module, policy: Policy, prompts: list[list[int]], group: int, new_tokens: int, stops: tuple[str, ...] | None, seed: int
+) -> tuple[int, float]:
+    """Tokens made and seconds taken by `generate` on the same rows; what it writes after a row's end is not counted."""
+    torch.manual_seed(seed)
     rows = [prompt for prompt in prompts for _ in range(group)]
     longest, pad = max(map(len, rows)), policy.pad_token_id
     ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=policy.device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=policy.device)
-    stop = sorted(policy.stop_token_ids)
-    length = {} if eos else {"min_new_tokens": new_tokens}
+    ends: dict[str, Any] = {"min_new_tokens": new_tokens} if stops is None else {}
+    if stops:
+        ends |= {"stop_strings": list(stops), "tokenizer": policy.tokenizer}
     start = time.perf_counter()
     out = model.generate(
         input_ids=ids,
@@ -66,13 +83,13 @@ def theirs(model: torch.nn.Module, policy: Policy, prompts: list[list[int]], gro
         top_p=1.0,
         max_new_tokens=new_tokens,
         pad_token_id=pad,
-        eos_token_id=stop,
-        **length,
+        eos_token_id=sorted(policy.stop_token_ids),
+        **ends,
     )
     seconds = time.perf_counter() - start
-    new = out[:, longest:]
-    ended = torch.isin(new, torch.tensor(stop, device=new.device)).long().cumsum(-1)
-    return int((ended - torch.isin(new, torch.tensor(stop, device=new.device)).long() == 0).sum()), seconds
+    ended = torch.isin(out[:, longest:], torch.tensor([pad, *policy.stop_token_ids], device=out.device)).long().cumsum(-1)
+    # a row that ended early counts one token more, its stop token; where a stop text ended it that is one too many, in favour of `generate`
+    return int((ended == 0).sum() + (ended[:, -1] > 0).sum()), seconds
 
 
 @torch.no_grad()
@@ -106,6 +123,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--problems", help="a problem set, as for `rlaif train`")
     parser.add_argument("--eos", action="store_true")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -114,28 +132,34 @@ def main() -> None:
     for dtype in args.dtypes:
         policy = load_policy(args.model, dtype=dtype)
         plain = load_policy(args.model, dtype=dtype, trainable=False).model
-        prompts = chat_prompts(policy, args.prompts)
-        rates: dict[str, list[float]] = {"ours": [], "generate": []}
-        ours(policy, prompts, args.group, 2, False)
-        theirs(plain, policy, prompts, args.group, 2, False)
-        for _ in range(args.repeats):
-            for name, (tokens, seconds) in (
-                ("ours", ours(policy, prompts, args.group, args.new_tokens, args.eos)),
-                ("generate", theirs(plain, policy, prompts, args.group, args.new_tokens, args.eos)),
-            ):
-                rates[name].append(tokens / seconds)
-        best = {name: max(values) for name, values in rates.items()}
+        known, stops = all_prompts(policy, args.problems, args.prompts)
+        stops = stops if args.eos else None
+        sides = {"ours": lambda *a, p=policy: ours(p, *a), "generate": lambda *a, p=policy, m=plain: theirs(m, p, *a)}
+        tokens, seconds, ratios = dict.fromkeys(sides, 0), dict.fromkeys(sides, 0.0), []
+        for side in sides.values():
+            side(known[: args.prompts], args.group, 2, stops, 0)
+        for turn in range(args.repeats):
+            prompts = [known[(turn * args.prompts + i) % len(known)] for i in range(args.prompts)]
+            rates = {}
+            for name, side in sides.items():
+                made, took = side(prompts, args.group, args.new_tokens, stops, turn)
+                tokens[name], seconds[name], rates[name] = tokens[name] + made, seconds[name] + took, made / took
+            ratios.append(rates["ours"] / rates["generate"])
+        total = {name: tokens[name] / seconds[name] for name in sides}
         result = {
             "model": args.model,
             "dtype": dtype,
             "device": str(policy.device),
             "threads": torch.get_num_threads(),
             "rows": args.prompts * args.group,
-            "prompt_tokens": sum(map(len, prompts)) / len(prompts),
-            "new_tokens": args.new_tokens,
-            "ours_tokens_per_s": round(best["ours"], 1),
-            "generate_tokens_per_s": round(best["generate"], 1),
-            "ratio": round(best["ours"] / best["generate"], 2),
+            "turns": args.repeats,
+            "prompt_tokens": round(sum(map(len, known)) / len(known), 1),
+            "new_tokens_at_most": args.new_tokens,
+            "new_tokens_mean": round(tokens["ours"] / (args.repeats * args.prompts * args.group), 1),
+            "ours_tokens_per_s": round(total["ours"], 1),
+            "generate_tokens_per_s": round(total["generate"], 1),
+            "ratio": round(total["ours"] / total["generate"], 2),
+            "ratio_of_turns": f"{min(ratios):.2f} to {max(ratios):.2f}",
             "products_only_tokens_per_s": round(ceiling(policy, args.prompts * args.group), 1),
         }
         print(json.dumps(result) if args.json else "\n".join(f"{key:>28}: {value}" for key, value in result.items()) + "\n", flush=True)

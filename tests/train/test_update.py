@@ -9,6 +9,8 @@ import torch
 
 from rlaif.algos.recipes import recipe_for
 from rlaif.config import TrainConfig
+from rlaif.policy import logps
+from rlaif.policy.logps import hidden_states
 from rlaif.policy.model import Policy
 from rlaif.train.rollout import Batch
 from rlaif.train.update import build_optimizer, set_learning_rate, update
@@ -44,6 +46,18 @@ def test_the_micro_batch_split_changes_nothing(tiny_llama, algo):
         policy = tiny_policy(tiny_llama, value_head=algo == "ppo")
         moves.append(run_update(policy, made_up_batch(policy, P=4, G=4, tokens=20), config_for(algo, micro_batch_tokens=tokens, kl_coef=0.05))[1])
     assert_same_move(*moves, atol=1e-5)
+
+
+@pytest.mark.parametrize(("tokens", "epochs", "passes"), [(4096, 1, 1), (64, 1, 2), (4096, 2, 3)])
+@pytest.mark.parametrize("kl_coef", [0.0, 0.05])
+def test_a_batch_of_one_micro_batch_and_one_step_goes_through_the_layers_once(tiny_llama, monkeypatch, tokens, epochs, passes, kl_coef):
+    """The pass for the critic's values is then the step's own; with more micro-batches or steps it is not."""
+    policy = tiny_policy(tiny_llama, value_head=True)
+    batch, seen = made_up_batch(policy, P=4, G=4, tokens=20), []
+    monkeypatch.setattr(logps, "hidden_states", lambda policy, groups, *a: seen.extend(groups) or hidden_states(policy, groups, *a))
+    metrics, _ = run_update(policy, batch, config_for("ppo", micro_batch_tokens=tokens, update_epochs=epochs, kl_coef=kl_coef))
+    rows = sum(len(group.members) for group in seen)
+    assert metrics["steps"] == epochs and rows == 16 * (passes + (kl_coef > 0))  # the reference's own pass
 
 
 @pytest.mark.parametrize("algo", ALGOS)

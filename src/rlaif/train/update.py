@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ from rlaif.algos import advantages, kl, losses
 from rlaif.algos.losses import Denominators
 from rlaif.algos.recipes import Recipe
 from rlaif.config import TrainConfig
+from rlaif.policy import packing
 from rlaif.policy.logps import ActionLogps, action_logps, action_values
 from rlaif.policy.model import Policy
 from rlaif.policy.sharding import whole
@@ -41,6 +42,8 @@ class Frozen:
     old_logp_BT: Tensor | None = None
     ref_logp_BT: Tensor | None = None
     value_BT: Tensor | None = None
+    only_micro: ActionLogps | None = None
+    """Of a batch that is one micro-batch and gets one step: its forward pass, graph and all, which gave the values and serves the step as well."""
 
 
 @dataclass(slots=True)
@@ -89,16 +92,18 @@ def update(
     sums: dict[str, float] = defaultdict(float)
     metrics: dict[str, float] = {"steps": 0.0, "skipped_group_share": plan.skipped_group_share}
     for problems in _minibatches(P, config, generator):
-        rows_B = torch.zeros(P, G, dtype=torch.bool)
-        rows_B[problems] = True
-        part_BT = usable_BT & rows_B.view(-1, 1)
+        chosen_PG = torch.zeros(P, G, dtype=torch.bool)
+        chosen_PG[problems] = True
+        part_BT = usable_BT & chosen_PG.view(-1, 1)
         total = Denominators.of(part_BT)
         if not total.tokens:
             continue
         learned_BT = part_BT & _has_gradient(plan, recipe, config)
         if not learned_BT.any():
             continue
-        for micro in _micro_batches(policy, batch, learned_BT.any(1) & _own_rows(batch), config, values=recipe.critic):
+        rows_B = learned_BT.any(1) & _own_rows(batch)
+        micros = [frozen.only_micro] if frozen.only_micro else _micro_batches(policy, batch, rows_B, config, values=recipe.critic)
+        for micro in micros:
             loss = micro_loss(micro, plan, frozen, part_BT, total, recipe, config, sums)
             loss.backward()
         metrics["grad_norm"] = _step(optimizer, config)
@@ -160,42 +165,54 @@ def _kept(batch: Batch, rows_B: Bool[Tensor, "B"]) -> list[list[bool]]:
     return rows_B.view(batch.reward_PG.shape).tolist()
 
 
+def _is_one_micro_batch(batch: Batch, rows_B: Bool[Tensor, "B"], config: TrainConfig) -> bool:
+    return len(packing.plan(batch.prompt_ids, batch.completion_ids, _kept(batch, rows_B), config.micro_batch_tokens)) == 1
+
+
 def first_pass(policy: Policy, batch: Batch, usable_BT: Bool[Tensor, "B T"], recipe: Recipe, config: TrainConfig, steps: int) -> Frozen:
     """Old log-probabilities, values and reference log-probabilities, each only if the recipe needs it before the first gradient.
 
-    With one step per batch the old log-probabilities equal the new ones, so that pass is skipped.
+    With one step per batch the old log-probabilities equal the new ones, so that pass is skipped; and where the batch is one micro-batch, the
+    pass for the values is the step's own.
     """
     frozen = Frozen()
     kl_now = config.kl_coef > 0
     pairs = recipe.estimator == "pairs"
     rows_B = usable_BT.any(1) & _own_rows(batch)
-    if steps > 1 or pairs or (kl_now and recipe.kl_in_reward):
-        frozen.old_logp_BT, values_BT = _collect(policy, batch, rows_B, usable_BT, config, values=recipe.critic)
-        frozen.value_BT = values_BT if recipe.critic else None
+    needs_old = steps > 1 or pairs or (kl_now and recipe.kl_in_reward)
+    if recipe.critic and steps == 1 and policy.shards is None and _is_one_micro_batch(batch, rows_B, config):
+        frozen.only_micro = next(_micro_batches(policy, batch, rows_B, config, values=True))
+    logp_BT, value_BT = torch.zeros(usable_BT.shape), torch.zeros(usable_BT.shape)
+    if needs_old or frozen.only_micro:
+        micros = [frozen.only_micro] if frozen.only_micro else _micro_batches(policy, batch, rows_B, config, values=recipe.critic)
+        logp_BT, value_BT = _collect(micros, usable_BT)
     elif recipe.critic:
-        frozen.value_BT = torch.zeros(usable_BT.shape)
         for value_M, row_M, time_M in action_values(
             policy, batch.prompt_ids, batch.completion_ids, micro_batch_tokens=config.micro_batch_tokens, keep=_kept(batch, rows_B)
         ):
-            frozen.value_BT[row_M.cpu(), time_M.cpu()] = value_M.float().cpu()
-        frozen.value_BT = world().sum(frozen.value_BT)
+            value_BT[row_M.cpu(), time_M.cpu()] = value_M.float().cpu()
+    # which way a process went depends on its own rows; all of them come to the same sums
+    if needs_old:
+        frozen.old_logp_BT = world().sum(logp_BT)
+    if recipe.critic:
+        frozen.value_BT = world().sum(value_BT)
     if kl_now or pairs:
         with policy.reference() as reference:
-            frozen.ref_logp_BT, _ = _collect(reference, batch, rows_B, usable_BT, config, values=False)
+            ref_logp_BT, _ = _collect(_micro_batches(reference, batch, rows_B, config, values=False), usable_BT)
+        frozen.ref_logp_BT = world().sum(ref_logp_BT)
     return frozen
 
 
 @torch.no_grad()
-def _collect(
-    policy: Policy, batch: Batch, rows_B: Tensor, usable_BT: Tensor, config: TrainConfig, *, values: bool
-) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
+def _collect(micros: Iterable[ActionLogps], usable_BT: Tensor) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
+    """This process's log-probabilities and values (0 where there is no critic)."""
     logp_BT, value_BT = torch.zeros(usable_BT.shape), torch.zeros(usable_BT.shape)
-    for micro in _micro_batches(policy, batch, rows_B, config, values=values):
+    for micro in micros:
         row_M, time_M = micro.row_M.cpu(), micro.time_M.cpu()
         logp_BT[row_M, time_M] = micro.logp_M.float().cpu()
-        if values and micro.value_M is not None:
+        if micro.value_M is not None:
             value_BT[row_M, time_M] = micro.value_M.float().cpu()
-    return world().sum(logp_BT), world().sum(value_BT)
+    return logp_BT, value_BT
 
 
 def make_plan(batch: Batch, usable_B: Tensor, usable_BT: Tensor, frozen: Frozen, recipe: Recipe, config: TrainConfig) -> Plan:
