@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_models import KINDS
 
+from rlaif.policy import linear, packing
 from rlaif.policy import logps as logps_module
-from rlaif.policy import packing
 from rlaif.policy.logps import FLAT_MODELS, action_logps
 from tests.policy.conftest import naive_logps, prompts_of, random_completions
 
@@ -226,15 +226,19 @@ def test_gradient_checkpointing_changes_nothing(load, kind, monkeypatch):
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize("shape", [SHAPE, ((1, 1), (1,), (1,)), ((4,), (4,), (4,))], ids=["ragged", "nothing fed", "even"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_updates_own_layers_are_the_modules(load, kind, shape, dtype, monkeypatch):
+@pytest.mark.parametrize("prompt_gradient", [True, False])
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_updates_own_layers_are_the_modules(load, kind, shape, dtype, prompt_gradient, packed, monkeypatch):
     """Values and every weight's gradient, against autograd through transformers' layers on the same flat micro-batch."""
+    monkeypatch.setattr(linear, "PACK_ROWS", 1 if packed else 2**30)
+    monkeypatch.setattr(linear, "PACK_ROWS_TRANSPOSED", 1 if packed else 2**30)
     policy = load(kind, {"scale": 0.05}, dtype=dtype)
     prompts, completions = prompts_of(policy), random_completions(policy, shape)
 
     def run():
         policy.model.zero_grad()
         values = []
-        for batch in action_logps(policy, prompts, completions):
+        for batch in action_logps(policy, prompts, completions, prompt_gradient=prompt_gradient):
             (batch.logp_M * (1 + batch.row_M + batch.time_M)).sum().backward()
             values.append(batch.logp_M.detach())
         return torch.cat(values), {name: p.grad.clone() for name, p in policy.model.named_parameters()}

@@ -81,3 +81,11 @@ class Differing:
 
     def score(self, problems, codes) -> list[Feedback]:
         return [Feedback(zlib.crc32(code.encode()) % 1000 / 999, "scored") for code in codes]
+
+
+class SmoothAdamW(torch.optim.AdamW):
+    """For runs that are compared weight by weight: with AdamW's own epsilon, 1e-8, a weight whose gradient is next to nothing is moved by the
+    rounding of that gradient, by up to a whole step."""
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options, eps=1e-4)

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.distributed.tensor import DTensor
 
 from rlaif.train import loop
 from rlaif.train.distributed import world
-from tests.train.conftest import Differing, tiny_config
+from tests.train.conftest import Differing, SmoothAdamW, tiny_config
 
 build_policy = loop.build_policy
 
@@ -29,6 +30,7 @@ def noted(*args: Any, **kwargs: Any) -> Any:
 def run(settings: dict) -> None:
     loop.build_policy = noted
     loop.build_engine = lambda *_: Differing()
+    torch.optim.AdamW = SmoothAdamW
     loop.train(tiny_config(**settings))
 
 

@@ -24,8 +24,9 @@ from torch.nn.functional import silu
 
 from rlaif.policy.fused import can_fuse, head_size, rotations
 from rlaif.policy.kept_attention import attend
+from rlaif.policy.linear import product
 from rlaif.policy.model import Policy
-from rlaif.policy.packing import Packed
+from rlaif.policy.packing import TreePlan
 
 
 def can_fuse_update(policy: Policy) -> bool:
@@ -34,14 +35,14 @@ def can_fuse_update(policy: Policy) -> bool:
     return plain and can_fuse(policy) and not any(getattr(layer, "gradient_checkpointing", False) for layer in policy.base.model.layers)
 
 
-def flat_hidden(policy: Policy, packed: Packed) -> Tensor:
-    """Hidden states that predict the actions of a flat micro-batch, after the last norm: [M, D], float32, differentiable."""
+def flat_hidden(policy: Policy, input_ids_N: Tensor, position_N: Tensor, tree: TreePlan) -> Tensor:
+    """Hidden states of a flat micro-batch, or of the part of it that `tree` is at, after the last norm: [N, D], float32, differentiable."""
     model, config = policy.base.model, policy.config
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     size = head_size(config)
-    places = _places(packed, heads, kv_heads, size)
-    hidden_ND = torch.nn.functional.embedding(packed.input_ids_N, model.embed_tokens.weight).float()
-    how = _How(policy.compute_dtype, config.rms_norm_eps, places, rotations(model.rotary_emb, hidden_ND, packed.position_N))
+    places = _places(tree, len(input_ids_N), heads, kv_heads, size)
+    hidden_ND = torch.nn.functional.embedding(input_ids_N, model.embed_tokens.weight).float()
+    how = _How(policy.compute_dtype, config.rms_norm_eps, places, rotations(model.rotary_emb, hidden_ND, position_N))
     for layer in model.layers:
         attention, mlp = layer.self_attn, layer.mlp
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
@@ -54,6 +55,11 @@ def flat_hidden(policy: Policy, packed: Packed) -> Tensor:
             *(projection.bias for projection in projections),
             *(None if norm is None else norm.weight for norm in head_norms),
         )
+        if tree.stage == "prompts":
+            tree.prompt_memory[attention] = (k_P, v_P)
+        elif tree.stage == "completions":
+            prompts = tree.prompt_memory[attention]
+            k_B, v_B = (torch.cat([x_P.index_select(0, tree.parent_B), x_B], dim=2) for x_P, x_B in zip(prompts, (k_B, v_B), strict=True))
         out_P = attend(q_P, k_P, v_P, places.prompt_bias, attention.scaling, how.dtype)
         out_B = attend(q_B, k_B, v_B, places.completion_bias, attention.scaling, how.dtype)
         hidden_ND = _After.apply(
@@ -67,7 +73,7 @@ def flat_hidden(policy: Policy, packed: Packed) -> Tensor:
             mlp.up_proj.weight,
             mlp.down_proj.weight,
         )
-    return model.norm(hidden_ND.index_select(0, packed.source_M))
+    return model.norm(hidden_ND)
 
 
 # -- where a flat row stands in attention's layouts ----------------------------------------------------------------------------------
@@ -77,8 +83,9 @@ def flat_hidden(policy: Policy, packed: Packed) -> Tensor:
 class _Places:
     """Rows of the flat layout are counted as token * kv heads + kv head: one holds a token's key of that head, or all queries that use it.
 
-    prompt_rows [P, h, S], completion_rows [B, h, T], key_rows [B, h, S + T]: the flat row at each place of the padded layouts, `nobody` (one past
-    the last) at padding. prompt_at, completion_at, own_key_at: for the flat rows of prompts, and of completions, their place in those layouts.
+    prompt_rows [P, h, S], completion_rows [B, h, T], key_rows [B, h, S + T] (or [B, h, T], where the prompts went first): the flat row at each place
+    of the padded layouts, `nobody` (one past the last) at padding. prompt_at, completion_at, own_key_at: for the flat rows of prompts, and of
+    completions, their place in those layouts. members: completions of each prompt, where both go together.
     """
 
     heads: int
@@ -96,12 +103,14 @@ class _Places:
     completion_bias: Tensor
 
 
-def _places(packed: Packed, heads: int, kv_heads: int, size: int) -> _Places:
-    tree, device = packed.tree, packed.input_ids_N.device
-    repeats, tokens = heads // kv_heads, len(packed.input_ids_N)
-    (P, S), (_, T) = tree.prompt_PS.shape, tree.completion_BT.shape
-    in_prompts = int((tree.unpad_N < P * S).sum())
-    prompt_N, completion_N = tree.unpad_N[:in_prompts], tree.unpad_N[in_prompts:] - P * S
+def _places(tree: TreePlan, tokens: int, heads: int, kv_heads: int, size: int) -> _Places:
+    device = tree.unpad_N.device
+    repeats = heads // kv_heads
+    prompt_PS = tree.prompt_PS[:0] if tree.stage == "completions" else tree.prompt_PS
+    completion_BT = tree.completion_BT[:0] if tree.stage == "prompts" else tree.completion_BT
+    S, T = prompt_PS.shape[1], completion_BT.shape[1]
+    in_prompts = int((tree.unpad_N < prompt_PS.numel()).sum())
+    prompt_N, completion_N = tree.unpad_N[:in_prompts], tree.unpad_N[in_prompts:] - prompt_PS.numel()
     head_h = torch.arange(kv_heads, device=device)
 
     def rows(flat_RL: Tensor, real_at_N: Tensor) -> Tensor:
@@ -114,7 +123,9 @@ def _places(packed: Packed, heads: int, kv_heads: int, size: int) -> _Places:
         row_N, column_N = place_N // length, place_N % length
         return ((row_N[:, None] * kv_heads + head_h) * total + offset + column_N[:, None]).flatten()
 
-    prompt_rows, completion_rows = rows(tree.prompt_PS, prompt_N), rows(tree.completion_BT, completion_N)
+    prompt_rows, completion_rows = rows(prompt_PS, prompt_N), rows(completion_BT, completion_N)
+    at_once = tree.stage == "all"  # else a completion's keys are its own, and its prompt's are in the plan's memory
+    before = S if at_once else 0
     causal_SS = torch.ones(S, S, dtype=torch.bool, device=device).tril()
 
     def bias(visible: Tensor) -> Tensor:
@@ -127,13 +138,13 @@ def _places(packed: Packed, heads: int, kv_heads: int, size: int) -> _Places:
         kv_heads,
         size,
         tokens * kv_heads,
-        tree.parent_B.bincount().tolist(),
+        tree.parent_B.bincount().tolist() if at_once else [],
         prompt_rows,
         completion_rows,
-        torch.cat([prompt_rows.index_select(0, tree.parent_B), completion_rows], dim=-1),
+        torch.cat([prompt_rows.index_select(0, tree.parent_B), completion_rows], dim=-1) if at_once else completion_rows,
         at(prompt_N, S, 0, S),
         at(completion_N, T, 0, T),
-        at(completion_N, T, S, S + T),
+        at(completion_N, T, before, before + T),
         bias(causal_SS)[None, None],
         bias(tree.visible_BTK)[:, None],
     )
@@ -159,7 +170,7 @@ def _rows(x: Tensor, places: _Places) -> Tensor:
 
 def _padded(rows: Tensor, at: Tensor, size: int) -> Tensor:
     """Flat rows [N * h + 1, n * size] at the places `at` [R, h, L]: [R, h, L * n, size]."""
-    return rows.index_select(0, at.flatten()).view(*at.shape[:2], -1, size)
+    return rows.index_select(0, at.flatten()).view(*at.shape[:2], at.shape[2] * rows.shape[1] // size, size)
 
 
 # -- norms, rotations ----------------------------------------------------------------------------------------------------------------
@@ -176,9 +187,9 @@ def _norm_backward(grad: Tensor, x: Tensor, inverse: Tensor, weight: Tensor) -> 
     With n = x * inverse: dx = inverse * (g w - n mean(g w n)), and dw is the sum of g n over the first axis.
     """
     normed = x * inverse
-    product = grad * normed
-    by_weight = product.sum(0)
-    mean = product.mul_(weight).mean(-1, keepdim=True)
+    by_each = grad * normed
+    by_weight = by_each.sum(0)
+    mean = by_each.mul_(weight).mean(-1, keepdim=True)
     return grad.mul_(weight).addcmul_(normed, mean, value=-1.0).mul_(inverse), by_weight
 
 
@@ -217,7 +228,7 @@ class _Before(torch.autograd.Function):
         inverse_N1 = _inverse_rms(hidden_ND, how.eps)
         x_ND = (hidden_ND * inverse_N1).mul_(norm).to(how.dtype)
         weight = _joined((wq, wk, wv), how.dtype)  # pyright: ignore[reportArgumentType]
-        qkv = torch.nn.functional.linear(x_ND, weight)
+        qkv = product(x_ND, weight)
         if biases[0] is not None:
             qkv += torch.cat(biases).to(how.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
         qkv = qkv.view(len(hidden_ND), -1, size)
@@ -252,6 +263,8 @@ class _Before(torch.autograd.Function):
 
         def with_members(prompts: Tensor, completions: Tensor) -> Tensor:
             """A prompt's keys are read by itself and by all its completions."""
+            if not places.members:
+                return prompts
             return prompts + torch.stack([part.sum(0, dtype=torch.float32) for part in completions[:, :, :S].split(places.members)])
 
         flat(q_P, q_B, places.completion_at, grad[:, :heads])
@@ -267,7 +280,7 @@ class _Before(torch.autograd.Function):
         by_biases = grad.sum(0).split(ctx.sizes) if ctx.biased else [None] * 3
         grad = grad.to(how.dtype)
         by_weights = (grad.t() @ x_ND).float().split(ctx.sizes) if ctx.needs_input_grad[3] else [None] * 3
-        by_hidden, by_norm = _norm_backward((grad @ weight).float(), hidden_ND, inverse_N1, norm)
+        by_hidden, by_norm = _norm_backward(product(grad, weight.t()).float(), hidden_ND, inverse_N1, norm)
         return None, by_hidden, by_norm, *by_weights, *by_biases, *by_head_norms
 
 
@@ -286,22 +299,21 @@ class _After(torch.autograd.Function):
     ) -> Tensor:
         places, dtype = how.places, how.dtype
         width = places.heads // places.kv_heads * places.size
-        mixed = out_P.new_empty(places.nobody, width)  # of the compute type
+        mixed = out_P.new_empty(places.nobody, width)
         ours = len(places.prompt_at)
         torch.index_select(out_P.reshape(-1, width), 0, places.prompt_at, out=mixed[:ours])
         torch.index_select(out_B.reshape(-1, width), 0, places.completion_at, out=mixed[ours:])
         mixed_ND = mixed.view(len(hidden_ND), -1)
         wo, wd = wo.to(dtype), down.to(dtype)
-        between_ND = hidden_ND + mixed_ND @ wo.t()
+        between_ND = hidden_ND + product(mixed_ND, wo)
         inverse_N1 = _inverse_rms(between_ND, how.eps)
         x_ND = (between_ND * inverse_N1).mul_(norm).to(dtype)
-        wg, wu = (weight := _joined((gate, up), dtype)).chunk(2)
-        # one product, then apart: what follows goes twice as fast over tensors without gaps
-        gate_NF, up_NF = (part.contiguous() for part in (x_ND @ weight.t()).chunk(2, dim=-1))
+        wg, wu = gate.to(dtype), up.to(dtype)
+        gate_NF, up_NF = product(x_ND, wg), product(x_ND, wu)
         silu_NF = silu(gate_NF)
         ctx.save_for_backward(mixed_ND, wo, between_ND, inverse_N1, norm, x_ND, wg, wu, gate_NF, up_NF, silu_NF, wd)
         ctx.how = how
-        return between_ND + (silu_NF * up_NF) @ wd.t()
+        return between_ND + product(silu_NF * up_NF, wd)
 
     @staticmethod
     @once_differentiable
@@ -311,15 +323,15 @@ class _After(torch.autograd.Function):
         learns = ctx.needs_input_grad[4]
         grad = grad_ND.to(dtype)
         by_down = (grad.t() @ (silu_NF * up_NF)).float() if learns else None
-        inner = grad @ wd
+        inner = product(grad, wd.t())
         by_up_NF = silu_NF * inner
         by_gate_NF = torch.ops.aten.silu_backward(inner.mul_(up_NF), gate_NF)
         by_gate, by_up = ((by_gate_NF.t() @ x_ND).float(), (by_up_NF.t() @ x_ND).float()) if learns else (None, None)
-        by_x = torch.addmm(by_gate_NF @ wg, by_up_NF, wu).float()
+        by_x = product(by_gate_NF, wg.t()).float().add_(product(by_up_NF, wu.t()))
         by_between, by_norm = _norm_backward(by_x, between_ND, inverse_N1, norm)
         by_between += grad_ND
         grad = by_between.to(dtype)
         by_wo = (grad.t() @ mixed_ND).float() if learns else None
-        mixed = _rows(grad @ wo, places)
+        mixed = _rows(product(grad, wo.t()), places)
         by_P, by_B = (_padded(mixed, at, places.size) for at in (places.prompt_rows, places.completion_rows))
         return None, by_between, by_P, by_B, by_wo, by_norm, by_gate, by_up, by_down

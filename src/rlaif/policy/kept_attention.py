@@ -26,6 +26,8 @@ def attend(q_BhQD: Tensor, k_BhKD: Tensor, v_BhKD: Tensor, bias: Tensor, scale: 
     bias, [1 or B, 1, Q, K], is added to the scores.
     """
     (B, h, Q, _), K = q_BhQD.shape, k_BhKD.shape[2]
+    if B == 0:  # a part of a micro-batch without prompts, or without completions
+        return q_BhQD.to(dtype)
     if dtype == torch.float32 or B * h * Q * K * dtype.itemsize > KEEP_BYTES:
         return scaled_dot_product_attention(q_BhQD, k_BhKD, v_BhKD.float(), attn_mask=bias, scale=scale).to(dtype)
     return _Kept.apply(q_BhQD, k_BhKD, v_BhKD, bias.expand(B, -1, -1, -1), scale)  # pyright: ignore[reportReturnType]

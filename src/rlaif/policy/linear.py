@@ -1,4 +1,4 @@
-"""A product with a weight that stays the same for many calls."""
+"""Products with a weight in the layout that the processor computes in: one that stays the same for many calls, or one product of many rows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,25 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, silu
 
+PACK_ROWS, PACK_ROWS_TRANSPOSED = 256, 1024
+"""From so many rows on, packing the weight for one product takes less time than it saves; a transposed view takes longer to pack."""
+
+
+def product(x_NI: Tensor, weight_OI: Tensor) -> Tensor:
+    """x @ W^T, [N, O], for weights that change from call to call; outside of autograd.
+
+    Packed, a product of 3,000 rows by itself takes a tenth less time in bfloat16 and a fifth less in float32.
+    """
+    enough = PACK_ROWS if weight_OI.is_contiguous() else PACK_ROWS_TRANSPOSED
+    if len(x_NI) < enough or not _can_pack(x_NI.device):
+        return x_NI @ weight_OI.t()
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI, len(x_NI))
+    return torch.ops.mkldnn._linear_pointwise(x_NI, packed, None, "none", [], "")
+
+
+def _can_pack(device: torch.device) -> bool:
+    return device.type == "cpu" and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
 
 class PackedLinear:
     """x @ W^T (+ b) with the weight in the layout the processor wants; `activation` and `times` are applied within the product on CPU."""
@@ -16,7 +35,7 @@ class PackedLinear:
         self.dtype, self.device, self.frozen = dtype, device, frozen
         self.weight: Any = None
         self.bias: Tensor | None = None
-        self.packed = not frozen and device.type == "cpu" and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        self.packed = not frozen and _can_pack(device)
 
     def load(self, weight: Tensor, bias: Tensor | None, rows: int) -> None:
         """Take a weight [out, in] in any type. On CPU it is packed for products of about `rows` rows."""

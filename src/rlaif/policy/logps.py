@@ -144,11 +144,8 @@ def hidden_states(policy: Policy, groups: list[Group], prompt_gradient: bool = T
             if not prompt_gradient and all(len(group.prompt_ids) > 1 for group in groups):
                 return _after_prompts(policy, groups)
             packed = pack(groups, policy.first_position, policy.device)
-            if can_fuse_update(policy):
-                with torch.autocast("cpu", enabled=False):  # it casts by itself
-                    return flat_hidden(policy, packed), packed.target_M, packed.row_M, packed.time_M
             hidden_ND = _flat_hidden(policy, packed, slice(None), packed.tree)
-            return hidden_ND[packed.source_M], packed.target_M, packed.row_M, packed.time_M
+            return hidden_ND.index_select(0, packed.source_M), packed.target_M, packed.row_M, packed.time_M
         else:
             batch = pad(groups, policy.pad_token_id, policy.first_position, policy.device)
             output = policy.body(input_ids=batch.input_ids_BL, attention_mask=batch.mask_BL.long(), position_ids=batch.position_BL, use_cache=False)
@@ -157,6 +154,9 @@ def hidden_states(policy: Policy, groups: list[Group], prompt_gradient: bool = T
 
 def _flat_hidden(policy: Policy, packed: Packed, part: slice, tree: TreePlan) -> Tensor:
     """Last hidden states of a part of the flat row, [N, D]."""
+    if can_fuse_update(policy):
+        with torch.autocast("cpu", enabled=False):  # it casts by itself
+            return flat_hidden(policy, packed.input_ids_N[part], packed.position_N[part], tree)
     output = policy.body(
         input_ids=packed.input_ids_N[None, part],
         attention_mask=no_mask(policy.device),
@@ -183,4 +183,4 @@ def _after_prompts(policy: Policy, groups: list[Group]) -> tuple[Tensor, Tensor,
     hidden_ND = _flat_hidden(policy, packed, slice(prompt_tokens, None), completions)
     action_M = packed.time_M > 0  # the prompt's last token is no action
     source_M = packed.source_M[action_M] - prompt_tokens
-    return hidden_ND[source_M], packed.target_M[action_M], packed.row_M[action_M], packed.time_M[action_M] - 1
+    return hidden_ND.index_select(0, source_M), packed.target_M[action_M], packed.row_M[action_M], packed.time_M[action_M] - 1
