@@ -15,10 +15,10 @@ PACK_ROWS, PACK_ROWS_TRANSPOSED = 256, 1024
 def product(x_NI: Tensor, weight_OI: Tensor) -> Tensor:
     """x @ W^T, [N, O], for weights that change from call to call; outside of autograd.
 
-    Packed, a product of 3,000 rows by itself takes a tenth less time in bfloat16 and a fifth less in float32.
+    Packed in float32, where a product of 3,000 rows takes a fifth less time for it; in bfloat16 the tenth that it gains is lost again in packing.
     """
     enough = PACK_ROWS if weight_OI.is_contiguous() else PACK_ROWS_TRANSPOSED
-    if len(x_NI) < enough or not _can_pack(x_NI.device):
+    if x_NI.dtype != torch.float32 or len(x_NI) < enough or not _can_pack(x_NI.device):
         return x_NI @ weight_OI.t()
     packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI, len(x_NI))
     return torch.ops.mkldnn._linear_pointwise(x_NI, packed, None, "none", [], "")
