@@ -6,8 +6,8 @@
 Both sides sample at temperature 1 with no top-k or top-p and are timed in turns, so that a noisy neighbour hits both: all tokens over all seconds,
 and the range of the turns' ratios. `generate` is given its better setting: left-padded batch, bf16 and float32 weights each on their own,
 `cache_implementation` default. End-of-sequence is switched off by default, so both sides make exactly the same number of tokens; with `--eos` rows
-end as they do in training, every turn has other problems, and only tokens up to a row's end count. `--problems` takes a set's held-out prompts.
-The last line is the machine's measured ceiling: the model's matrix products alone, at this batch, without anything between them.
+end as they do in training, and only tokens up to a row's end count. With `--problems` the prompts are a set's held-out ones, others in each turn.
+The last line is what the model's matrix products alone make at this batch, by plain `linear`, without anything between them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -134,18 +135,17 @@ def main() -> None:
         plain = load_policy(args.model, dtype=dtype, trainable=False).model
         known, stops = all_prompts(policy, args.problems, args.prompts)
         stops = stops if args.eos else None
-        sides = {"ours": lambda *a, p=policy: ours(p, *a), "generate": lambda *a, p=policy, m=plain: theirs(m, p, *a)}
-        tokens, seconds, ratios = dict.fromkeys(sides, 0), dict.fromkeys(sides, 0.0), []
+        sides = {"ours": partial(ours, policy), "generate": partial(theirs, plain, policy)}
         for side in sides.values():
             side(known[: args.prompts], args.group, 2, stops, 0)
+        runs: dict[str, list[tuple[int, float]]] = {name: [] for name in sides}
         for turn in range(args.repeats):
             prompts = [known[(turn * args.prompts + i) % len(known)] for i in range(args.prompts)]
-            rates = {}
             for name, side in sides.items():
-                made, took = side(prompts, args.group, args.new_tokens, stops, turn)
-                tokens[name], seconds[name], rates[name] = tokens[name] + made, seconds[name] + took, made / took
-            ratios.append(rates["ours"] / rates["generate"])
-        total = {name: tokens[name] / seconds[name] for name in sides}
+                runs[name].append(side(prompts, args.group, args.new_tokens, stops, turn))
+        tokens = {name: sum(made for made, _ in turns) for name, turns in runs.items()}
+        rate = {name: tokens[name] / sum(seconds for _, seconds in turns) for name, turns in runs.items()}
+        ratios = [a / seconds_a / (b / seconds_b) for (a, seconds_a), (b, seconds_b) in zip(runs["ours"], runs["generate"], strict=True)]
         result = {
             "model": args.model,
             "dtype": dtype,
@@ -156,9 +156,9 @@ def main() -> None:
             "prompt_tokens": round(sum(map(len, known)) / len(known), 1),
             "new_tokens_at_most": args.new_tokens,
             "new_tokens_mean": round(tokens["ours"] / (args.repeats * args.prompts * args.group), 1),
-            "ours_tokens_per_s": round(total["ours"], 1),
-            "generate_tokens_per_s": round(total["generate"], 1),
-            "ratio": round(total["ours"] / total["generate"], 2),
+            "ours_tokens_per_s": round(rate["ours"], 1),
+            "generate_tokens_per_s": round(rate["generate"], 1),
+            "ratio": round(rate["ours"] / rate["generate"], 2),
             "ratio_of_turns": f"{min(ratios):.2f} to {max(ratios):.2f}",
             "products_only_tokens_per_s": round(ceiling(policy, args.prompts * args.group), 1),
         }
