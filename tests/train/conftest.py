@@ -12,6 +12,7 @@ import torch
 from rlaif.config import TrainConfig
 from rlaif.policy.model import Policy, load_policy
 from rlaif.policy.sampler import SamplingParams, sample
+from rlaif.policy.trace import Trace
 from rlaif.train.rollout import Batch
 from rlaif.types import Feedback
 from tests.tiny_models import make_tiny
@@ -61,17 +62,19 @@ def tiny_policy(folder: Path, **changes) -> Policy:
     return load_policy(folder, dtype="float32", device="cpu", **changes)
 
 
-def made_up_batch(policy: Policy, reward=None, *, P: int = 2, G: int = 3, tokens: int = 8, seed: int = 0, valid=None) -> Batch:
+def made_up_batch(
+    policy: Policy, reward=None, *, P: int = 2, G: int = 3, tokens: int = 8, seed: int = 0, valid=None, trace: Trace | None = None
+) -> Batch:
     """Sampled completions; `reward(token_ids) -> float`, random by default."""
     generator = torch.Generator().manual_seed(seed)
     prompts = [[5 + p, 9, 12, 7 + p] * (p + 1) for p in range(P)]
-    samples = sample(policy, prompts, G, SamplingParams(max_new_tokens=tokens), generator)
+    samples = sample(policy, prompts, G, SamplingParams(max_new_tokens=tokens), generator, trace=trace)
     if reward is None:
         reward_PG = torch.rand(P, G, generator=generator)
     else:
         reward_PG = torch.tensor([[reward(one.token_ids) for one in group] for group in samples])
     valid_PG = torch.ones(P, G, dtype=torch.bool) if valid is None else torch.tensor(valid)
-    return Batch(prompts, samples, reward_PG, valid_PG, [], 0.0, 0.0)
+    return Batch(prompts, samples, reward_PG, valid_PG, [], 0.0, 0.0, trace)
 
 
 class Differing:

@@ -12,7 +12,10 @@ from rlaif.config import TrainConfig
 from rlaif.policy import logps
 from rlaif.policy.logps import hidden_states
 from rlaif.policy.model import Policy
-from rlaif.train.rollout import Batch
+from rlaif.policy.trace import Trace
+from rlaif.train import rollout
+from rlaif.train.distributed import World
+from rlaif.train.rollout import Batch, trace_serves
 from rlaif.train.update import build_optimizer, set_learning_rate, update
 from tests.train.conftest import made_up_batch, tiny_config, tiny_policy
 
@@ -54,7 +57,7 @@ def test_a_batch_of_one_micro_batch_and_one_step_goes_through_the_layers_once(ti
     """The pass for the critic's values is then the step's own; with more micro-batches or steps it is not."""
     policy = tiny_policy(tiny_llama, value_head=True)
     batch, seen = made_up_batch(policy, P=4, G=4, tokens=20), []
-    monkeypatch.setattr(logps, "hidden_states", lambda policy, groups, *a: seen.extend(groups) or hidden_states(policy, groups, *a))
+    monkeypatch.setattr(logps, "hidden_states", lambda policy, groups, *a, **k: seen.extend(groups) or hidden_states(policy, groups, *a, **k))
     metrics, _ = run_update(policy, batch, config_for("ppo", micro_batch_tokens=tokens, update_epochs=epochs, kl_coef=kl_coef))
     rows = sum(len(group.members) for group in seen)
     assert metrics["steps"] == epochs and rows == 16 * (passes + (kl_coef > 0))  # the reference's own pass
@@ -234,3 +237,46 @@ def test_the_learning_rates_follow_the_schedule(tiny_llama, settings, expected):
         set_learning_rate(optimizer, config, episode)
         rates.append([group["lr"] for group in optimizer.param_groups])
     assert rates == [[pytest.approx(2e-5 * scale), pytest.approx(1e-4 * scale)] for scale in expected]
+
+
+@pytest.mark.parametrize("algo", [algo for algo in ALGOS if algo != "online_dpo"])
+def test_an_update_from_the_trace_is_the_update(tiny_llama, algo):
+    moves = []
+    for traced in (False, True):
+        policy = tiny_policy(tiny_llama, value_head=algo == "ppo")
+        batch = made_up_batch(policy, P=4, G=4, tokens=20, trace=Trace() if traced else None)
+        assert (batch.trace is not None and batch.trace.ready) == traced
+        metrics, move = run_update(policy, batch, config_for(algo, micro_batch_tokens=64))
+        assert metrics["sampler_mismatch"] < 1e-5 and batch.trace is None
+        moves.append(move)
+    assert_same_move(*moves, atol=1e-5)
+
+
+def test_a_trace_is_made_where_it_serves(tiny_llama, monkeypatch):
+    """One step, no reference, one process, whole weights: else what is compared would not come from one computation, or the trace be no whole one."""
+    policy = tiny_policy(tiny_llama)
+    assert trace_serves(policy, config_for("grpo")) and trace_serves(policy, config_for("ppo"))
+    for changes in ({"update_epochs": 2}, {"minibatches": 2}, {"kl_coef": 0.05}):
+        assert not trace_serves(policy, config_for("ppo", **changes))
+    assert not trace_serves(policy, config_for("online_dpo"))
+    for options in ({"lora_rank": 4}, {"gradient_checkpointing": True}):
+        assert not trace_serves(tiny_policy(tiny_llama, **options), config_for("grpo"))
+    monkeypatch.setattr(rollout, "world", lambda: World(rank=0, size=2))
+    assert not trace_serves(policy, config_for("grpo"))
+
+
+def test_an_episode_hands_its_trace_to_the_update(tiny_llama, problem_file, tmp_path, monkeypatch):
+    """The whole way: sampled with a trace, updated by it, once an episode, and nothing of it stays."""
+    from rlaif.train import loop
+
+    seen = []
+
+    def watched(policy, optimizer, batch, *rest):
+        seen.append(batch.trace is not None and batch.trace.ready)
+        metrics = update(policy, optimizer, batch, *rest)
+        seen.append(batch.trace)
+        return metrics
+
+    monkeypatch.setattr(loop, "update", watched)
+    loop.train(tiny_config(model=str(tiny_llama), problems=str(problem_file), episodes=2, sft_steps=0, output_dir=tmp_path / "run"))
+    assert seen == [True, None] * 2

@@ -15,6 +15,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, Encod
 
 from rlaif.policy.model import Policy
 from rlaif.policy.sharding import each_gathered
+from rlaif.policy.trace import Trace
 
 CACHE_BYTES = 3 * 2**29
 """Rows in flight are limited so that the cache stays below this."""
@@ -43,7 +44,9 @@ class Decoder(Protocol):
         ...
 
 
-def make_decoder(policy: Policy, prompt_tokens: int, new_tokens: int, group_size: int, rows_in_flight: int | None, total_rows: int) -> Decoder:
+def make_decoder(
+    policy: Policy, prompt_tokens: int, new_tokens: int, group_size: int, rows_in_flight: int | None, total_rows: int, trace: Trace | None = None
+) -> Decoder:
     """The fastest decoder that knows this model. `prompt_tokens`, `new_tokens`: the longest there will be."""
     from rlaif.policy.fused import FusedDecoder, can_fuse
 
@@ -57,7 +60,7 @@ def make_decoder(policy: Policy, prompt_tokens: int, new_tokens: int, group_size
     row_bytes = 2 * config.num_hidden_layers * heads * head_dim * (prompt_tokens + new_tokens) * (4 if fused else policy.compute_dtype.itemsize)
     rows = max(group_size, min(wanted, CACHE_BYTES // row_bytes))
     if fused:
-        return FusedDecoder(policy, rows, prompt_tokens, new_tokens, group_size)
+        return FusedDecoder(policy, rows, prompt_tokens, new_tokens, group_size, trace)
     return HFDecoder(policy, rows, prompt_tokens + new_tokens)
 
 

@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import rms_norm, scaled_dot_product_attention
+from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 
 from rlaif.policy.decoders import merged_weights
 from rlaif.policy.linear import PackedLinear
 from rlaif.policy.model import Policy
+from rlaif.policy.trace import Products, Trace
 
 FUSED_MODELS = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 
@@ -75,7 +76,7 @@ class FusedWeights:
         self.frozen = frozen
         self.dtype, self.device = policy.compute_dtype, policy.device
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.size = head_size(config)
+        self.size, self.inner = head_size(config), config.intermediate_size
         self.eps = config.rms_norm_eps
         self.rotary: nn.Module = policy.base.model.rotary_emb
         self.head = self._linear()
@@ -126,10 +127,11 @@ class FusedWeights:
         position_N: Tensor,
         attend: Callable[[int, Tensor, Tensor, Tensor], Tensor],
         wanted_N: Tensor | None = None,
+        trace: Trace | None = None,
     ) -> Tensor:
         """Last hidden states [N, D], float32, before the final norm. attend(layer, q_NHD, k_NhD, v_NhD) -> [N, heads * size]; q is scaled.
 
-        wanted_N: of which tokens; the last layer is then computed for these alone.
+        wanted_N: of which tokens; the last layer is then computed for these alone. trace: where the products' outputs go.
         """
         hidden = self.embedding[token_N].float()
         width, rotated, size = (hidden.shape[-1],), self.heads + self.kv_heads, self.size
@@ -145,10 +147,22 @@ class FusedWeights:
             mixed = attend(index, qk[:, : self.heads], qk[:, self.heads :], v)
             if wanted_N is not None and index == len(self.layers) - 1:
                 mixed, hidden = mixed[wanted_N], hidden[wanted_N]
-            hidden = hidden + layer.out(mixed.to(self.dtype))
+            out = layer.out(mixed.to(self.dtype))
+            hidden = hidden + out
             x = rms_norm(hidden, width, layer.norm_mlp, self.eps).to(self.dtype)
-            hidden += layer.down(layer.up(x, times=layer.gate(x, "swish")))
+            if trace is None:
+                hidden += layer.down(layer.up(x, times=layer.gate(x, "swish")))
+            else:
+                gate, up = layer.gate(x), layer.up(x)
+                down = layer.down(silu(gate).mul_(up))
+                trace.put(index, Products(qkv.flatten(1), out, gate, up, down))
+                hidden += down
         return hidden
+
+    def widths(self) -> tuple[int, ...]:
+        """Of the outputs of a layer's products, as `Products` has them."""
+        model, inner = self.embedding.shape[1], self.inner
+        return (self.heads + 2 * self.kv_heads) * self.size, model, inner, inner, model
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """Logits [N, V]."""
@@ -158,7 +172,7 @@ class FusedWeights:
 class FusedDecoder:
     """Rows in slots over `FusedWeights`. Prompt keys stand in slots of their own, one per group in flight."""
 
-    def __init__(self, policy: Policy, rows: int, prompt_tokens: int, new_tokens: int, group_size: int) -> None:
+    def __init__(self, policy: Policy, rows: int, prompt_tokens: int, new_tokens: int, group_size: int, trace: Trace | None = None) -> None:
         if policy._fused is None:
             policy._fused = FusedWeights(policy)
         self.weights: FusedWeights = policy._fused
@@ -167,6 +181,7 @@ class FusedDecoder:
         w = self.weights
         self.repeats = w.heads // w.kv_heads
         layers = len(w.layers)
+        self.trace = trace if trace is not None and trace.reserve(layers, w.widths(), w.dtype) else None
         self.prompt_slots = 2 * -(-rows // group_size)  # groups thin out before they leave, so there are more of them than full ones
 
         # zeros, not empty: a masked score times a NaN from old memory would still be NaN. Pages are paid for only when rows get there
@@ -209,7 +224,9 @@ class FusedDecoder:
             out = scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
             return out.transpose(1, 2).reshape(P * S, -1)
 
-        hidden_PSD = w.run(ids.flatten(), position_N, attend).unflatten(0, (P, S))
+        hidden_PSD = w.run(ids.flatten(), position_N, attend, trace=self.trace).unflatten(0, (P, S))
+        if self.trace is not None:
+            self.trace.admit(lengths, S)
         last_P = torch.tensor(lengths, device=self.device) - 1
         self.parents += [first + p for p in range(P) for _ in range(group_size)]
         self.own_lengths += [0] * (P * group_size)
@@ -284,7 +301,7 @@ class FusedDecoder:
             mixed = torch.bmm(weight[..., 1:].to(w.dtype), values).float()
             return mixed.addcmul_(weight[..., :1], seen[..., :D]).view(R, -1)
 
-        hidden_RD = w.run(torch.tensor(token_ids, device=self.device), plan["offset_R"] + length_R, attend)
+        hidden_RD = w.run(torch.tensor(token_ids, device=self.device), plan["offset_R"] + length_R, attend, trace=self.trace)
         self.own_lengths = [length + 1 for length in self.own_lengths]
         return w.logits(hidden_RD)
 

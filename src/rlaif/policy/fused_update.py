@@ -27,6 +27,7 @@ from rlaif.policy.kept_attention import attend
 from rlaif.policy.linear import product
 from rlaif.policy.model import Policy
 from rlaif.policy.packing import TreePlan
+from rlaif.policy.trace import Products, Trace
 
 
 def can_fuse_update(policy: Policy) -> bool:
@@ -35,20 +36,25 @@ def can_fuse_update(policy: Policy) -> bool:
     return plain and can_fuse(policy) and not any(getattr(layer, "gradient_checkpointing", False) for layer in policy.base.model.layers)
 
 
-def flat_hidden(policy: Policy, input_ids_N: Tensor, position_N: Tensor, tree: TreePlan) -> Tensor:
-    """Hidden states of a flat micro-batch, or of the part of it that `tree` is at, after the last norm: [N, D], float32, differentiable."""
+def flat_hidden(policy: Policy, input_ids_N: Tensor, position_N: Tensor, tree: TreePlan, traced: tuple[Trace, Tensor] | None = None) -> Tensor:
+    """Hidden states of a flat micro-batch, or of the part of it that `tree` is at, after the last norm: [N, D], float32, differentiable.
+
+    traced: a trace of these tokens under these weights, and their places in it, [N]; the products' outputs are then taken from there.
+    """
     model, config = policy.base.model, policy.config
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     size = head_size(config)
     places = _places(tree, len(input_ids_N), heads, kv_heads, size)
     hidden_ND = torch.nn.functional.embedding(input_ids_N, model.embed_tokens.weight).float()
     how = _How(policy.compute_dtype, config.rms_norm_eps, places, rotations(model.rotary_emb, hidden_ND, position_N))
-    for layer in model.layers:
+    for index, layer in enumerate(model.layers):
+        made = None if traced is None else traced[0].take(index, traced[1])
         attention, mlp = layer.self_attn, layer.mlp
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
         head_norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
         q_P, k_P, v_P, q_B, k_B, v_B = _Before.apply(
             how,
+            None if made is None else made.qkv,
             hidden_ND,
             layer.input_layernorm.weight,
             *(projection.weight for projection in projections),
@@ -64,6 +70,7 @@ def flat_hidden(policy: Policy, input_ids_N: Tensor, position_N: Tensor, tree: T
         out_B = attend(q_B, k_B, v_B, places.completion_bias, attention.scaling, how.dtype)
         hidden_ND = _After.apply(
             how,
+            made,
             hidden_ND,
             out_P,
             out_B,
@@ -221,16 +228,17 @@ class _Before(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, how: _How, hidden_ND: Tensor, norm: Tensor, *weights: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, how: _How, qkv: Tensor | None, hidden_ND: Tensor, norm: Tensor, *weights: Tensor | None) -> tuple[Tensor, ...]:
         (wq, wk, wv), biases, head_norms = weights[:3], weights[3:6], weights[6:]
         places = how.places
         heads, kv_heads, size = places.heads, places.kv_heads, places.size
         inverse_N1 = _inverse_rms(hidden_ND, how.eps)
         x_ND = (hidden_ND * inverse_N1).mul_(norm).to(how.dtype)
         weight = _joined((wq, wk, wv), how.dtype)  # pyright: ignore[reportArgumentType]
-        qkv = product(x_ND, weight)
-        if biases[0] is not None:
-            qkv += torch.cat(biases).to(how.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        if qkv is None:
+            qkv = product(x_ND, weight)
+            if biases[0] is not None:
+                qkv += torch.cat(biases).to(how.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
         qkv = qkv.view(len(hidden_ND), -1, size)
         qk = qkv[:, : heads + kv_heads].float()
         raw, inverse = None, None
@@ -279,9 +287,9 @@ class _Before(torch.autograd.Function):
         grad = grad.view(N, -1)
         by_biases = grad.sum(0).split(ctx.sizes) if ctx.biased else [None] * 3
         grad = grad.to(how.dtype)
-        by_weights = (grad.t() @ x_ND).float().split(ctx.sizes) if ctx.needs_input_grad[3] else [None] * 3
+        by_weights = (grad.t() @ x_ND).float().split(ctx.sizes) if ctx.needs_input_grad[4] else [None] * 3
         by_hidden, by_norm = _norm_backward(product(grad, weight.t()).float(), hidden_ND, inverse_N1, norm)
-        return None, by_hidden, by_norm, *by_weights, *by_biases, *by_head_norms
+        return None, None, by_hidden, by_norm, *by_weights, *by_biases, *by_head_norms
 
 
 def _by_head(head_norms: Any, heads: int, kv_heads: int) -> Tensor:
@@ -295,7 +303,17 @@ class _After(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, how: _How, hidden_ND: Tensor, out_P: Tensor, out_B: Tensor, wo: Tensor, norm: Tensor, gate: Tensor, up: Tensor, down: Tensor
+        ctx: Any,
+        how: _How,
+        made: Products | None,
+        hidden_ND: Tensor,
+        out_P: Tensor,
+        out_B: Tensor,
+        wo: Tensor,
+        norm: Tensor,
+        gate: Tensor,
+        up: Tensor,
+        down: Tensor,
     ) -> Tensor:
         places, dtype = how.places, how.dtype
         width = places.heads // places.kv_heads * places.size
@@ -305,22 +323,22 @@ class _After(torch.autograd.Function):
         torch.index_select(out_B.reshape(-1, width), 0, places.completion_at, out=mixed[ours:])
         mixed_ND = mixed.view(len(hidden_ND), -1)
         wo, wd = wo.to(dtype), down.to(dtype)
-        between_ND = hidden_ND + product(mixed_ND, wo)
+        between_ND = hidden_ND + (made.out if made else product(mixed_ND, wo))
         inverse_N1 = _inverse_rms(between_ND, how.eps)
         x_ND = (between_ND * inverse_N1).mul_(norm).to(dtype)
         wg, wu = gate.to(dtype), up.to(dtype)
-        gate_NF, up_NF = product(x_ND, wg), product(x_ND, wu)
+        gate_NF, up_NF = (made.gate, made.up) if made else (product(x_ND, wg), product(x_ND, wu))
         silu_NF = silu(gate_NF)
         ctx.save_for_backward(mixed_ND, wo, between_ND, inverse_N1, norm, x_ND, wg, wu, gate_NF, up_NF, silu_NF, wd)
         ctx.how = how
-        return between_ND + product(silu_NF * up_NF, wd)
+        return between_ND + (made.down if made else product(silu_NF * up_NF, wd))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
         mixed_ND, wo, between_ND, inverse_N1, norm, x_ND, wg, wu, gate_NF, up_NF, silu_NF, wd = ctx.saved_tensors
         places, dtype = ctx.how.places, ctx.how.dtype
-        learns = ctx.needs_input_grad[4]
+        learns = ctx.needs_input_grad[5]
         grad = grad_ND.to(dtype)
         by_down = (grad.t() @ (silu_NF * up_NF)).float() if learns else None
         inner = product(grad, wd.t())
@@ -334,4 +352,4 @@ class _After(torch.autograd.Function):
         by_wo = (grad.t() @ mixed_ND).float() if learns else None
         mixed = _rows(product(grad, wo.t()), places)
         by_P, by_B = (_padded(mixed, at, places.size) for at in (places.prompt_rows, places.completion_rows))
-        return None, by_between, by_P, by_B, by_wo, by_norm, by_gate, by_up, by_down
+        return None, None, by_between, by_P, by_B, by_wo, by_norm, by_gate, by_up, by_down

@@ -20,6 +20,7 @@ from rlaif.policy.fused_update import can_fuse_update, flat_hidden
 from rlaif.policy.head import token_logps
 from rlaif.policy.model import Policy
 from rlaif.policy.packing import Group, Member, Packed, TreePlan, pack, pad, plan
+from rlaif.policy.trace import Trace
 from rlaif.policy.tree_attention import FLAT_MODELS, no_mask
 
 
@@ -50,17 +51,25 @@ def action_logps(
     micro_batch_tokens: int = 4096,
     keep: Sequence[Sequence[bool]] | None = None,
     prompt_gradient: bool = True,
+    trace: Trace | None = None,
 ) -> Iterator[ActionLogps]:
     """Yield float32 log-probabilities of all completion tokens, [P][G] lists of ids, in deterministic micro-batches.
 
     keep: completions to compute, [P][G]; the others are not computed and do not appear, and row_M counts them all the same.
     prompt_gradient: False leaves out the gradient's path through what was computed at the prompt's tokens, which is most of the work where answers
     are short; the values are the same. Models whose attention cannot be replaced (tree_attention.py) give the whole gradient all the same.
+    trace: what `sample` left of these completions; only while the weights are those that sampled them.
     Results do not depend on micro_batch_tokens beyond rounding, and are bit-identical for identical arguments.
     """
     for groups, real in _in_step(policy, prompt_ids, completion_ids, keep, micro_batch_tokens):
         micro = micro_batch_logps(
-            policy, groups, temperature=temperature, with_values=with_values, with_entropy=with_entropy, prompt_gradient=prompt_gradient
+            policy,
+            groups,
+            temperature=temperature,
+            with_values=with_values,
+            with_entropy=with_entropy,
+            prompt_gradient=prompt_gradient,
+            trace=trace,
         )
         yield micro if real else micro.none()
 
@@ -73,6 +82,7 @@ def action_values(
     *,
     micro_batch_tokens: int = 4096,
     keep: Sequence[Sequence[bool]] | None = None,
+    trace: Trace | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The critic's values alone, as (value_M, row_M, time_M) per micro-batch: no logits, which are a third of a forward pass's work."""
     if policy.value_head is None:
@@ -81,7 +91,7 @@ def action_values(
     for groups, real in _in_step(policy, prompt_ids, completion_ids, keep, micro_batch_tokens):
 
         def compute(groups: list[Group] = groups) -> tuple[Tensor, Tensor, Tensor]:
-            hidden_MD, _, row_M, time_M = hidden_states(policy, groups)
+            hidden_MD, _, row_M, time_M = hidden_states(policy, groups, trace=trace)
             return value_head(hidden_MD.float())[:, 0], row_M, time_M
 
         value_M, row_M, time_M = policy.run(compute)
@@ -112,13 +122,14 @@ def micro_batch_logps(
     with_values: bool = False,
     with_entropy: bool = False,
     prompt_gradient: bool = True,
+    trace: Trace | None = None,
 ) -> ActionLogps:
     """The forward pass of one micro-batch."""
     if with_values and policy.value_head is None:
         raise ValueError("with_values needs a policy loaded with value_head=True")
 
     def compute() -> tuple[Tensor | None, ...]:
-        hidden_MD, target_M, row_M, time_M = hidden_states(policy, groups, prompt_gradient)
+        hidden_MD, target_M, row_M, time_M = hidden_states(policy, groups, prompt_gradient, trace)
         logp_M, entropy_M = token_logps(
             hidden_MD, target_M, policy.plain_head or policy.head, policy.vocabulary, temperature, with_entropy, policy.compute_dtype
         )
@@ -128,7 +139,9 @@ def micro_batch_logps(
     return ActionLogps(*policy.run(compute))
 
 
-def hidden_states(policy: Policy, groups: list[Group], prompt_gradient: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def hidden_states(
+    policy: Policy, groups: list[Group], prompt_gradient: bool = True, trace: Trace | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Last hidden states that predict the actions, [M, D], with target_M, row_M and time_M."""
     with policy.autocast(), policy.checkpointing():
         if policy.is_encoder_decoder:
@@ -144,7 +157,7 @@ def hidden_states(policy: Policy, groups: list[Group], prompt_gradient: bool = T
             if not prompt_gradient and all(len(group.prompt_ids) > 1 for group in groups):
                 return _after_prompts(policy, groups)
             packed = pack(groups, policy.first_position, policy.device)
-            hidden_ND = _flat_hidden(policy, packed, slice(None), packed.tree)
+            hidden_ND = _flat_hidden(policy, packed, slice(None), packed.tree, (trace, trace.places(groups)) if trace and trace.ready else None)
             return hidden_ND.index_select(0, packed.source_M), packed.target_M, packed.row_M, packed.time_M
         else:
             batch = pad(groups, policy.pad_token_id, policy.first_position, policy.device)
@@ -152,11 +165,11 @@ def hidden_states(policy: Policy, groups: list[Group], prompt_gradient: bool = T
         return output.last_hidden_state[batch.source_M], batch.target_M, batch.row_M, batch.time_M
 
 
-def _flat_hidden(policy: Policy, packed: Packed, part: slice, tree: TreePlan) -> Tensor:
+def _flat_hidden(policy: Policy, packed: Packed, part: slice, tree: TreePlan, traced: tuple[Trace, Tensor] | None = None) -> Tensor:
     """Last hidden states of a part of the flat row, [N, D]."""
     if can_fuse_update(policy):
         with torch.autocast("cpu", enabled=False):  # it casts by itself
-            return flat_hidden(policy, packed.input_ids_N[part], packed.position_N[part], tree)
+            return flat_hidden(policy, packed.input_ids_N[part], packed.position_N[part], tree, traced)
     output = policy.body(
         input_ids=packed.input_ids_N[None, part],
         attention_mask=no_mask(policy.device),

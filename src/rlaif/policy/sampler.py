@@ -19,6 +19,7 @@ from torch import Tensor
 from rlaif.errors import UsageError
 from rlaif.policy.decoders import make_decoder, merged_weights
 from rlaif.policy.model import Policy
+from rlaif.policy.trace import Trace
 from rlaif.types import FinishReason
 
 
@@ -74,13 +75,14 @@ def sample(
     rows_in_flight: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     draws_PGT: Tensor | None = None,
+    trace: Trace | None = None,
 ) -> list[list[Sample]]:
     """Sample `group_size` completions of every prompt; returns them as [P][G].
 
     generator: all randomness is drawn from it before the first token, one number per (prompt, member, step), so that a completion does not
     depend on who shares its batch (to the rounding of the matrix products). rows_in_flight: rows per forward pass, by default as many as
     the processor likes and the cache's memory allows. progress(done, total): called whenever rows have finished. draws_PGT: `draws(...)` made by
-    the caller, for a part of a larger batch.
+    the caller, for a part of a larger batch. trace: an empty one, to be filled for an update of the same weights.
     Raises UsageError for an empty prompt, or a prompt that leaves no room in the model's context.
     """
     prompts = [list(ids) for ids in prompt_ids]
@@ -92,7 +94,9 @@ def sample(
     uniform_PGT = draws(len(prompts), group_size, params, generator) if draws_PGT is None else draws_PGT
     stop_ids = policy.stop_token_ids if params.stop_token_ids is None else params.stop_token_ids
     stop_texts = _StopTexts(policy.tokenizer, params.stop_texts)
-    decoder = make_decoder(policy, max(map(len, prompts)), params.max_new_tokens, group_size, rows_in_flight, len(prompts) * group_size)
+    if trace is not None:
+        trace.begin(group_size, len(prompts) * (max(map(len, prompts)) + group_size * (params.max_new_tokens - 1)))
+    decoder = make_decoder(policy, max(map(len, prompts)), params.max_new_tokens, group_size, rows_in_flight, len(prompts) * group_size, trace)
 
     queue = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))  # by length: rows in flight share a length, the longest go first
     results: list[list[Sample | None]] = [[None] * group_size for _ in prompts]
@@ -140,12 +144,17 @@ def sample(
         if room and (not active or room >= min(len(queue), max(1, decoder.rows // group_size // 8))):
             chosen = [queue.pop() for _ in range(room)]
             logits_PV = decoder.admit([prompts[index] for index in chosen], group_size)
+            if trace is not None and trace.ready:
+                trace.name_prompts(chosen)
             new = [_Row(index, member) for index in chosen for member in range(group_size)]
             active += new
             take(new, logits_PV.repeat_interleave(group_size, dim=0))
             retire()
             continue
-        take(active, decoder.step([row.token_ids[-1] for row in active]))
+        logits_RV = decoder.step([row.token_ids[-1] for row in active])
+        if trace is not None and trace.ready:
+            trace.name_rows([row.prompt * group_size + row.member for row in active])
+        take(active, logits_RV)
         retire()
     return results  # type: ignore[return-value]  # every row has been handed out
 

@@ -85,7 +85,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "sampler_mismatch",
         "Sampler mismatch",
-        "Mean |log-probability| difference between sampler and trainer for the same tokens; ideally 0.",
+        "Mean |log-probability| difference between sampler and trainer for the same tokens; ideally 0. "
+        "Where the update takes the layers' products from sampling, only what follows them can differ.",
         "nats",
         "policy",
         "down",

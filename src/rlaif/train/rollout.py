@@ -11,9 +11,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rlaif.algos.recipes import recipe_for
 from rlaif.config import TrainConfig
+from rlaif.policy.fused_update import can_fuse_update
 from rlaif.policy.model import Policy
 from rlaif.policy.sampler import Sample, SamplingParams, draws, sample
+from rlaif.policy.trace import Trace
 from rlaif.problems.prompting import Prompt, build_prompt, encode_prompt, extract_code
 from rlaif.rewards.engine import RewardEngine
 from rlaif.sandbox import Job, Sandbox
@@ -34,6 +37,8 @@ class Batch:
     rollouts: list[Rollout]
     sample_s: float
     feedback_s: float
+    trace: Trace | None = None
+    """What sampling left for the update."""
 
     @property
     def completion_ids(self) -> list[list[tuple[int, ...]]]:
@@ -51,7 +56,7 @@ def make_prompts(problems: Sequence[Problem], tokenizer: object) -> tuple[list[P
 
 
 def generate(
-    policy: Policy, problems: Sequence[Problem], group_size: int, params: SamplingParams, generator: torch.Generator
+    policy: Policy, problems: Sequence[Problem], group_size: int, params: SamplingParams, generator: torch.Generator, trace: Trace | None = None
 ) -> tuple[list[list[int]], list[list[Sample]], list[list[Completion]]]:
     """Sample G completions of each problem -> prompt ids [P], samples [P][G], completions [P][G].
 
@@ -61,7 +66,7 @@ def generate(
     if prompts:
         params = dataclasses.replace(params, stop_texts=prompts[0].stop_texts)
     draws_PGT = draws(len(prompts), group_size, params, generator)
-    samples = world().gather(sample(policy, world().shard(prompt_ids), group_size, params, draws_PGT=world().shard(draws_PGT)))
+    samples = world().gather(sample(policy, world().shard(prompt_ids), group_size, params, draws_PGT=world().shard(draws_PGT), trace=trace))
     completions = [
         [_completion(policy, problem, prompt, one) for one in group] for problem, prompt, group in zip(problems, prompts, samples, strict=True)
     ]
@@ -86,7 +91,8 @@ def collect(
     """Sample and grade one episode. Held-out tests are run too, for the monitor alone: they never touch a reward."""
     start = time.perf_counter()
     params = SamplingParams(max_new_tokens=config.max_new_tokens, temperature=config.temperature, stop_token_ids=policy.stop_token_ids)
-    prompt_ids, samples, completions_PG = generate(policy, problems, config.group_size, params, generator)
+    trace = Trace() if trace_serves(policy, config) else None
+    prompt_ids, samples, completions_PG = generate(policy, problems, config.group_size, params, generator, trace)
     sampled = time.perf_counter()
     row_problems = [problem for problem in problems for _ in range(config.group_size)]
     completions = [completion for group in completions_PG for completion in group]
@@ -100,8 +106,26 @@ def collect(
     rewards = torch.tensor([0.0 if feedback.reward is None else feedback.reward for feedback in feedbacks], dtype=torch.float32)
     valid = torch.tensor([feedback.reward is not None for feedback in feedbacks])
     return Batch(
-        prompt_ids, samples, rewards.view(shape), valid.view(shape), rollouts, sample_s=sampled - start, feedback_s=time.perf_counter() - sampled
+        prompt_ids,
+        samples,
+        rewards.view(shape),
+        valid.view(shape),
+        rollouts,
+        sample_s=sampled - start,
+        feedback_s=time.perf_counter() - sampled,
+        trace=trace,
     )
+
+
+def trace_serves(policy: Policy, config: TrainConfig) -> bool:
+    """Whether an update can take its layers' products from sampling: its only step is on the weights that sampled, and nothing is compared with it.
+
+    Its log-probabilities differ by rounding from those of a pass of its own, and what a later step or the reference is held against must come from
+    the same computation as they do. Of several processes each has sampled a part.
+    """
+    one_step = config.update_epochs * config.minibatches == 1
+    referenced = config.kl_coef > 0 or recipe_for(config.algo).estimator == "pairs"
+    return one_step and not referenced and world().size == 1 and can_fuse_update(policy)
 
 
 def _feedback(

@@ -107,6 +107,7 @@ def update(
             loss = micro_loss(micro, plan, frozen, part_BT, total, recipe, config, sums)
             loss.backward()
         metrics["grad_norm"] = _step(optimizer, config)
+        batch.trace = None  # of weights that are no more
         metrics["steps"] += 1
     sums = _summed(sums)
     if metrics["steps"]:
@@ -141,6 +142,7 @@ def _micro_batches(policy: Policy, batch: Batch, rows_B: Bool[Tensor, "B"], conf
         with_entropy=True,
         micro_batch_tokens=config.micro_batch_tokens,
         keep=_kept(batch, rows_B),
+        trace=batch.trace,
     )
 
 
@@ -188,7 +190,7 @@ def first_pass(policy: Policy, batch: Batch, usable_BT: Bool[Tensor, "B T"], rec
         logp_BT, value_BT = _collect(micros, usable_BT)
     elif recipe.critic:
         for value_M, row_M, time_M in action_values(
-            policy, batch.prompt_ids, batch.completion_ids, micro_batch_tokens=config.micro_batch_tokens, keep=_kept(batch, rows_B)
+            policy, batch.prompt_ids, batch.completion_ids, micro_batch_tokens=config.micro_batch_tokens, keep=_kept(batch, rows_B), trace=batch.trace
         ):
             value_BT[row_M.cpu(), time_M.cpu()] = value_M.float().cpu()
     # which way a process went depends on its own rows; all of them come to the same sums
