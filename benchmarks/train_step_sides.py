@@ -117,6 +117,7 @@ def ours(args: argparse.Namespace) -> None:
         batch = collect(*a)
         timed["tokens"] = sum(len(one.token_ids) for group in batch.samples for one in group)
         timed["sample_s"] = batch.sample_s
+        timed["traced"] = batch.trace is not None and batch.trace.ready
         return batch
 
     loop.collect = collected
@@ -186,8 +187,9 @@ def table(seconds: dict[str, float], report: dict[str, Any], policy: Any, rows: 
     ]
     lines += [f"    {label:56}{value:8.2f} s" for label, value in sorted(seconds.items())]
     compute, single = ceiling(policy, policy.compute_dtype, rows), ceiling(policy, torch.float32, rows)
-    # forward once and backward twice the products; the head's forward in float32
-    least = report["tokens"] * (3 * compute["layers_s"] + 2 * compute["head_s"] + single["head_s"]) / rows
+    # backward twice the products and forward once, the layers' only where sampling did not leave them; the head's forward in float32
+    passes = 2 if report["traced"] else 3
+    least = report["tokens"] * (passes * compute["layers_s"] + 2 * compute["head_s"] + single["head_s"]) / rows
     lines.append(f"matrix products of these shapes, {rows} rows: {compute['gflop_per_s']:.0f} GFLOP/s, in float32 {single['gflop_per_s']:.0f}")
     lines.append(f"the update's matrix products alone, at that rate and without the prompts: {least:.2f} s")
     return "\n".join(lines)
