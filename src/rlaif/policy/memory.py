@@ -17,7 +17,7 @@ import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 SCARCE = 0.15
-"""Memory is short when less than this share of it is available. Giving back costs a third of a step, for its pages are cleared anew."""
+"""Memory is short when less than this share of it is available. Giving back takes time: the next phase's pages are cleared anew."""
 _USERS_OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_")
 
 
