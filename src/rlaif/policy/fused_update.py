@@ -9,6 +9,8 @@ What that saves, beside autograd over the module: projections that share an inpu
 not once for each product that reads it; moving rows between the flat layout and attention's padded ones is a gather in both directions (a row's
 place is known, so nothing has to be added up row by row); and heads that share keys are laid out as query positions by that same gather.
 
+Where sampling has left the products' outputs (trace.py), the forward pass does only what lies between them.
+
 Master weights and the residual stream are float32, products run in the compute type, scores, softmax and norms in float32, as under autocast.
 """
 
@@ -224,7 +226,7 @@ def _joined(weights: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
 class _Before(torch.autograd.Function):
     """Residual stream [N, D] to queries, keys and values of prompts [P, h, ...] and of completions [B, h, ...].
 
-    A completion's keys and values begin with its prompt's.
+    A completion's keys and values begin with its prompt's. qkv: the product's output, where sampling left it.
     """
 
     @staticmethod
@@ -299,7 +301,10 @@ def _by_head(head_norms: Any, heads: int, kv_heads: int) -> Tensor:
 
 
 class _After(torch.autograd.Function):
-    """Attention's output of prompts and completions, and the residual stream before it, to the residual stream after the layer."""
+    """Attention's output of prompts and completions, and the residual stream before it, to the residual stream after the layer.
+
+    made: the products' outputs, where sampling left them.
+    """
 
     @staticmethod
     def forward(
