@@ -16,11 +16,11 @@ from tests.policy.conftest import prompts_of
 STOPS = frozenset(range(2, 60))  # many ids, so that rows end at different steps
 
 
-def sampled(policy, *, rows_in_flight=8):
+def sampled(policy):
     """Rows finish early, change slots, and make room for a third group: prompts, completions, their trace."""
     prompts, found = prompts_of(policy), Trace()
     params = SamplingParams(14, stop_token_ids=STOPS)
-    samples = sample(policy, prompts, 4, params, torch.Generator().manual_seed(0), rows_in_flight=rows_in_flight, trace=found)
+    samples = sample(policy, prompts, 4, params, torch.Generator().manual_seed(0), rows_in_flight=8, trace=found)
     completions = [[list(one.token_ids) for one in group] for group in samples]
     assert len({len(ids) for group in completions for ids in group}) > 2
     return prompts, completions, found

@@ -31,6 +31,10 @@ class Recipe:
     def needs_group(self) -> bool:
         return self.estimator in ("group", "rloo", "raft", "pairs")
 
+    def needs_reference(self, kl_coef: float) -> bool:
+        """Whether the policy is held against the one before training: by a KL term, or by DPO's margins."""
+        return kl_coef > 0 or self.estimator == "pairs"
+
 
 def recipe_for(algo: Algo, *, clip: float = 0.2, clip_high: float | None = None) -> Recipe:
     """The recipe of an algorithm. `clip` and `clip_high` are the user's; where a paper fixes other defaults they are used unless clip_high is given.

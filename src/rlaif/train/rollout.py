@@ -124,7 +124,7 @@ def trace_serves(policy: Policy, config: TrainConfig) -> bool:
     the same computation as they do. Of several processes each has sampled a part.
     """
     one_step = config.update_epochs * config.minibatches == 1
-    referenced = config.kl_coef > 0 or recipe_for(config.algo).estimator == "pairs"
+    referenced = recipe_for(config.algo).needs_reference(config.kl_coef)
     return one_step and not referenced and world().size == 1 and can_fuse_update(policy)
 
 

@@ -198,7 +198,7 @@ def first_pass(policy: Policy, batch: Batch, usable_BT: Bool[Tensor, "B T"], rec
         frozen.old_logp_BT = world().sum(logp_BT)
     if recipe.critic:
         frozen.value_BT = world().sum(value_BT)
-    if kl_now or pairs:
+    if recipe.needs_reference(config.kl_coef):
         with policy.reference() as reference:
             ref_logp_BT, _ = _collect(_micro_batches(reference, batch, rows_B, config, values=False), usable_BT)
         frozen.ref_logp_BT = world().sum(ref_logp_BT)
